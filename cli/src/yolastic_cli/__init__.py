@@ -1,0 +1,1 @@
+"""The `yolastic` command for people."""

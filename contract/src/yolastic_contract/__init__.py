@@ -1,0 +1,1 @@
+"""The words both sides of Yolastic share: resources, names, metrics and control messages."""

@@ -1,0 +1,62 @@
+"""The `YoloRuntime` resource: what an admin decides, once a cluster."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from yolastic_contract.base import DnsName, Resource
+from yolastic_contract.quantity import Quantity
+
+LabelValue = Annotated[str, Field(max_length=253)]
+
+
+class Toleration(Resource):
+    """A `core/v1` toleration."""
+
+    key: Annotated[str, Field(max_length=317)] | None = None
+    operator: Literal["Exists", "Equal"] | None = None
+    value: Annotated[str, Field(max_length=63)] | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    toleration_seconds: int | None = None
+
+
+class ComputeResources(Resource):
+    """CPU and memory of a worker, as in a container."""
+
+    requests: dict[str, Quantity] = {}
+    limits: dict[str, Quantity] = {}
+
+
+class RuntimeSpec(Resource):
+    """Image, backend, device and placement of the workers that name this runtime."""
+
+    image: Annotated[str, Field(min_length=1, max_length=512)]
+    """The worker image; by digest in production."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When the node fetches the image."""
+    backend: Literal["OnnxRuntime", "Simulated"] = "OnnxRuntime"
+    """Simulated: an accelerator that takes `fixed + perImage * batch`, for tests and demos."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """The ONNX Runtime device; a worker that does not get it does not start."""
+    simulate: Annotated[str, Field(max_length=512)] | None = None
+    """For Simulated only: `fixed_ms=20,per_image_ms=1,memory_fixed_mib=600,memory_per_image_mib=60,memory_limit_mib=4096`."""
+    accelerator_resource: Annotated[str, Field(max_length=253)] | None = None
+    """The extended resource a worker asks one of, for example nvidia.com/gpu; omitted: none is requested."""
+    accelerator_memory: Quantity | None = None
+    """Memory of the device, when it cannot be asked."""
+    shared: bool = False
+    """Several workers on one device (time slicing, MPS): gathering a batch then saves time for the others."""
+    resources: ComputeResources = ComputeResources()
+    """CPU and memory of a worker."""
+    node_selector: dict[str, LabelValue] = {}
+    tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
+    affinity: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
+    """A `core/v1` affinity."""
+    runtime_class_name: DnsName | None = None
+    priority_class_name: DnsName | None = None
+
+    @model_validator(mode="after")
+    def _simulate_only_when_simulated(self) -> "RuntimeSpec":
+        if (self.simulate is not None) != (self.backend == "Simulated"):
+            raise ValueError("simulate belongs to backend Simulated, and Simulated needs it")
+        return self

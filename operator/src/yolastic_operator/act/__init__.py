@@ -1,0 +1,1 @@
+"""From a decision to effects: manifests, ceilings, sizes, status and events."""

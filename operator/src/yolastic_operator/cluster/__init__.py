@@ -1,0 +1,1 @@
+"""Clusters: Kubernetes, this host, and a fake."""

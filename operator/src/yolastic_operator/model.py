@@ -1,0 +1,238 @@
+"""What a turn sees and what it decides: the nouns between observe, policy and act. Pure data."""
+
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_contract.state import WorkerState
+
+T = TypeVar("T")
+
+Source = Literal["Prometheus", "Workers"]
+WorkerPhase = Literal["Pending", "Starting", "Ready", "Draining", "Failed", "Terminating"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """Names an inference; `uid` tells an object from one that was recreated with the same name."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fresh(Generic[T]):
+    """A number that may be acted on, and its age in seconds."""
+
+    value: T
+    age_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stale(Generic[T]):
+    """A number too old to act on: shown, never used to shrink."""
+
+    value: T
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """No number, and why. Never to be read as zero."""
+
+    reason: str
+
+
+Reading = Fresh[T] | Stale[T] | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One worker as the cluster knows it: a pod, or a process of this host."""
+
+    name: str
+    revision: str
+    """Revision of the workload it was made from."""
+    phase: WorkerPhase
+    created_s: float
+    """Unix time, seconds."""
+    address: str | None = None
+    """Host or IP of its control port; None until it has one."""
+    control_port: int = 9000
+    ready: bool = False
+    """The cluster sends it requests."""
+    unschedulable: bool = False
+    """The scheduler found no place for it."""
+    failure_reason: str | None = None
+    """CamelCase: one of `failure.REASONS`, or the cluster's own (ImagePullBackOff, CrashLoopBackOff, SecretNotFound...)."""
+    failure_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """All workers of an inference, and how many the cluster was told to run."""
+
+    replicas: int | None
+    """The size ordered (`spec.replicas` of the Deployment); None when there is no Deployment yet."""
+    workers: tuple[Worker, ...] = ()
+    revision: str | None = None
+    """Revision the cluster was last told to run."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """A worker with what it says of itself."""
+
+    worker: Worker
+    state: Reading[WorkerState]
+    load_ratio: Reading[float]
+    """From Prometheus when one is configured and has it, else from the worker's own /state."""
+    load_source: Source = "Workers"
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """Everything one turn knows. Built by observe, read by policy, never changed."""
+
+    fleet: Fleet
+    workers: tuple[WorkerView, ...]
+    prometheus: Reading[float] | None = None
+    """None: no Prometheus is configured. Fresh: it answered, the value is its newest sample's age. Missing: why not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """A raw recommendation at a time, for the stabilisation windows."""
+
+    time_s: float
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleEvent:
+    """A change of size at a time, for the rate policies."""
+
+    time_s: float
+    change: int
+
+
+@dataclass(frozen=True, slots=True)
+class DemandSample:
+    """Demand of all workers at a time, images/s."""
+
+    time_s: float
+    images_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyState:
+    """What decisions remember from one turn to the next; a restart starts from the current size."""
+
+    recommendations: tuple[Recommendation, ...] = ()
+    scale_events: tuple[ScaleEvent, ...] = ()
+    demand: tuple[DemandSample, ...] = ()
+    """At most an hour, thinned to one a minute."""
+    desired_replicas: int | None = None
+    """What the last turn wanted."""
+    tiers: "Tiers | None" = None
+    """What the last turn granted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Upper bounds of the batch ceiling, images; None: it does not bind (no objective, or not known yet)."""
+
+    spec: int
+    memory: int | None = None
+    latency: int | None = None
+    efficiency: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """Granted batch sizes, images."""
+
+    base: int
+    ceiling: int
+
+
+CeilingLimit = Literal["Spec", "Memory", "Latency", "Efficiency"]
+
+
+@dataclass(frozen=True, slots=True)
+class CeilingDecision:
+    """The granted tiers with the sum that led to them."""
+
+    tiers: Tiers
+    bounds: Bounds
+    limited_by: CeilingLimit
+    budget_bytes: int | None = None
+    """Memory limit less headroom; None when the limit is not known."""
+    budget_source: Literal["Declared", "Device"] | None = None
+    fixed_bytes: int | None = None
+    per_image_bytes: int | None = None
+    fixed_s: float | None = None
+    per_image_s: float | None = None
+    fits: bool = True
+    """False: not even a batch of 1 fits into the budget."""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionUpdate:
+    """A condition as decided; times and generations are added when it is written."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDecision:
+    """The wanted size with the sum that led to it."""
+
+    desired: int
+    recommended: int | None
+    """From the metrics alone; None when nothing could be computed."""
+    reason: str
+    """CamelCase: what moved or held it."""
+    message: str
+    """The sum in words, with every number."""
+    limited_by: str | None = None
+    """The clamp that cut the wish: reason of ScalingLimited; None when none did."""
+    active: bool = True
+    """A decision could be computed from metrics (ScalingActive)."""
+    load_ratio: float | None = None
+    """Mean over the workers that counted."""
+    source: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One turn's answer; conditions, events, metrics and explanations are renderings of it."""
+
+    replicas: ReplicaDecision
+    ceiling: CeilingDecision | None
+    """None until a worker of this revision has told its fit."""
+    victims: tuple[str, ...]
+    """Workers to drain now because fewer are wanted, in the order they should go."""
+    conditions: tuple[ConditionUpdate, ...]
+    state: PolicyState
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What the cluster must run for an inference: everything but how many. `revision` is its digest."""
+
+    ref: Ref
+    spec: InferenceSpec
+    runtime_name: str
+    runtime: RuntimeSpec
+    labels: dict[str, str] = field(default_factory=dict)
+    revision: str = ""

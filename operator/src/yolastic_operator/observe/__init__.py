@@ -1,0 +1,1 @@
+"""From the cluster, Prometheus and the workers to one Observation."""

@@ -1,0 +1,1 @@
+"""Pure decisions: from an observation to a decision, with the time as an argument."""

@@ -1,0 +1,1 @@
+"""One process an accelerator: HTTP in, admit, decode, batch, infer, postprocess, reply."""
