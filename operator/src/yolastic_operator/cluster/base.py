@@ -6,7 +6,6 @@ from typing import Any, Literal, Protocol
 
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_contract.state import CeilingGrant, WorkerState
-
 from yolastic_operator.model import Fleet, Ref, Worker, Workload
 
 
@@ -35,7 +34,10 @@ class Cluster(Protocol):
         ...
 
     async def ensure(self, workload: Workload, replicas: int) -> None:
-        """Make the children as described; `replicas` counts only while there is no Deployment yet. Applying twice changes nothing."""
+        """Make the children as described; applying twice changes nothing.
+
+        `replicas` counts only while there is no Deployment yet.
+        """
         ...
 
     async def fleet(self, ref: Ref) -> Fleet:

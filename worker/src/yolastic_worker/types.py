@@ -1,0 +1,100 @@
+"""The nouns that pass between the rooms of a worker. Pure data; pixels are numpy arrays."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+Boxes = npt.NDArray[np.float32]
+
+
+class ShapeKey(NamedTuple):
+    """Images of one key may share a batch."""
+
+    height: int
+    width: int
+    variant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How a source image was letterboxed: enough to bring boxes back to source pixels."""
+
+    source_height: int
+    source_width: int
+    scale: float
+    """Input pixels a source pixel."""
+    pad_left: int
+    pad_top: int
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """What a client asks of the detections."""
+
+    conf: float = 0.25
+    iou: float = 0.7
+    max_detections: int = 300
+
+
+class Outcome(StrEnum):
+    """How an accepted image ends; each ends in exactly one."""
+
+    OK = "ok"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+@dataclass(slots=True, eq=False)
+class Image:
+    """One accepted image, from its slot to its answer.
+
+    `pixels`: uint8 [H, W, 3] RGB, letterboxed. `finish(image)` is called once, from the engine thread, after `outcome` is set.
+    """
+
+    key: ShapeKey
+    pixels: Pixels
+    geometry: Geometry
+    thresholds: Thresholds
+    arrived_s: float
+    """Monotonic clock."""
+    deadline_s: float
+    """Monotonic clock; never run after it."""
+    finish: "Callable[[Image], None]"
+    source: str = ""
+    """Camera or client, when it is told."""
+    cancelled: bool = False
+    """The client is gone."""
+    queued_s: float = 0.0
+    started_s: float = 0.0
+    """Its batch began to run."""
+    inferred_s: float = 0.0
+    outcome: Outcome | None = None
+    boxes: Boxes | None = None
+    """float32 [M, 6] x1 y1 x2 y2 score class, source pixels, best first."""
+    error: Exception | None = field(default=None, repr=False)
+
+
+class WorkerFailure(Exception):  # noqa: N818 - it is the failure of a worker, not of a call
+    """The worker cannot start, and a person must change something: exit 2.
+
+    `reason` is one of `yolastic_contract.failure.REASONS`; the message is a sentence that says what to do.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class OutOfDeviceMemory(Exception):  # noqa: N818 - the field's name for it
+    """The device has no memory for this batch."""
+
+
+class DeviceLost(Exception):  # noqa: N818 - the field's name for it
+    """The device will not answer again in this process: exit 3."""
