@@ -1,0 +1,1 @@
+"""Memory of a batch: planned, probed, measured -> how many images fit."""
