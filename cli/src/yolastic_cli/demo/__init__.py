@@ -1,0 +1,1 @@
+"""`yolastic demo`: night, rush hour and night again on this machine, in under three minutes."""
