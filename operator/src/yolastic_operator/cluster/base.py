@@ -13,6 +13,17 @@ class ClusterError(Exception):
     """The cluster could not do it now; the turn goes on and tries again at the next one."""
 
 
+class RefusedError(Exception):
+    """The specification cannot run here as it is written; trying again does not help.
+
+    `reason` is CamelCase and, with the message, becomes that of the Ready condition: SchemeNotAllowed, SecretNotFound...
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
 class WorkerError(Exception):
     """A worker's control port did not answer, or not with what the contract says."""
 
@@ -36,7 +47,7 @@ class Cluster(Protocol):
     async def ensure(self, workload: Workload, replicas: int) -> None:
         """Make the children as described; applying twice changes nothing.
 
-        `replicas` counts only while there is no Deployment yet.
+        `replicas` counts only while there is no Deployment yet. Raises RefusedError for what cannot run here.
         """
         ...
 
