@@ -1,0 +1,27 @@
+"""Memory at rest."""
+
+import time
+from pathlib import Path
+
+from benchmarks.common import ROOT, Row, closed_loop, random_jpegs, served
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident set of a process, bytes."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def worker_at_rest(model: Path | None = None) -> list[Row]:
+    """Resident memory of a worker at rest after a little load, beyond the model's own arena (its weights and one batch)."""
+    path = model or ROOT / "examples/models/shapes.onnx"
+    with served(("--model", str(path), "--max-batch", "8")) as worker:
+        closed_loop(worker.url, 4, 3.0, random_jpegs(8, 640, 480))
+        time.sleep(2.0)  # at rest: nothing runs any more
+        resident = resident_bytes(worker.pid)
+        fit = worker.state()["memory"]["fit"]
+    arena = path.stat().st_size + max(0.0, fit["per_image"])
+    beyond_mib = (resident - arena) / 2**20
+    measured = f"{beyond_mib:.0f} MB ({resident / 2**20:.0f} MB in all)"
+    figure = f"worker at rest, {path.stem}, beyond weights and one image"
+    return [Row(figure, "<= 250 MB", measured, beyond_mib <= 250, "CPU runtime, --max-batch 8")]
