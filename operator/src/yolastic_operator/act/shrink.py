@@ -1,0 +1,99 @@
+"""Two-phase scale-down: which workers to drain, for which to wait, and when to order another size. Pure.
+
+A size is ordered smaller only with the workers that have left: chosen, drained, empty (or out of time). A worker that drains
+never serves again, so it is no supply; when load comes back meanwhile, it is let go first and replaced after.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from yolastic_operator.model import Fresh, Missing, Observation, WorkerView
+
+ADOPT_AFTER_S: Final = 10.0
+"""A worker that says it drains though nobody here asked it: after this long it is taken for one of ours from before a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class SizeStep:
+    """What to do about the size in this turn."""
+
+    drain: tuple[str, ...] = ()
+    """Workers to send `POST /drain`; sending twice is harmless."""
+    order: int | None = None
+    """The size to order now; None: leave it."""
+    victims: tuple[str, ...] = ()
+    """Workers that must be the ones to go with that order."""
+    leaving: Mapping[str, float] = field(default_factory=dict)
+    """Workers on their way out, with the time they were first asked or seen to drain: hand it to the next turn."""
+    waiting: tuple[str, ...] = ()
+    """Of these, workers that still have images in flight."""
+
+
+def plan(
+    observation: Observation,
+    *,
+    desired: int,
+    victims: Sequence[str],
+    leaving: Mapping[str, float],
+    seen: Mapping[str, float],
+    now_s: float,
+    timeout_s: float,
+) -> SizeStep:
+    """The next step towards `desired` workers.
+
+    Args:
+        observation: fleet and states; a fleet without an ordered size gives an empty step.
+        desired: workers wanted.
+        victims: who should go, in that order, as the decision chose.
+        leaving: `SizeStep.leaving` of the turn before.
+        seen: unbidden drains by name, with the time they were first seen (`unbidden`).
+        now_s: the time, seconds, on the clock of `leaving` and `seen`.
+        timeout_s: the longest a drain may take.
+    """
+    ordered = observation.fleet.replicas
+    if ordered is None:
+        return SizeStep()
+    views = {view.worker.name: view for view in observation.workers if view.worker.phase != "Terminating"}
+    adopted = {name: since_s for name, since_s in seen.items() if now_s - since_s >= ADOPT_AFTER_S}
+    going = {name: since_s for name, since_s in (adopted | dict(leaving)).items() if name in views}
+    supply = max(ordered - len(going), 0)
+
+    if desired > supply and going:
+        return SizeStep(order=supply, victims=tuple(going), leaving=going)
+    if desired > ordered:
+        return SizeStep(order=desired)
+    if desired < supply:
+        chosen = [name for name in victims if name in views and name not in going][: supply - desired]
+        going |= dict.fromkeys(chosen, now_s)
+    gone = tuple(name for name, since_s in going.items() if _has_left(views[name], now_s - since_s, timeout_s))
+    return SizeStep(
+        drain=tuple(name for name in going if name not in gone and not _drains(views[name])),
+        order=ordered - len(gone) if gone else None,
+        victims=gone,
+        leaving=going,
+        waiting=tuple(name for name in going if name not in gone),
+    )
+
+
+def unbidden(observation: Observation, leaving: Mapping[str, float], seen: Mapping[str, float], now_s: float) -> dict[str, float]:
+    """Workers that drain without having been asked, with the time they were first seen to."""
+    names = (view.worker.name for view in observation.workers if view.worker.phase != "Terminating" and _drains(view))
+    return {name: seen.get(name, now_s) for name in names if name not in leaving}
+
+
+def _drains(view: WorkerView) -> bool:
+    return isinstance(view.state, Fresh) and view.state.value.phase == "Draining"
+
+
+def _has_left(view: WorkerView, drained_s: float, timeout_s: float) -> bool:
+    if drained_s >= timeout_s or view.worker.phase in {"Pending", "Failed"} or view.worker.address is None:
+        return True
+    match view.state:
+        case Fresh(value=state):
+            # A worker that was never ready has nothing in flight, whether or not it has heard of the drain.
+            return state.load.inflight_images == 0 and (state.phase == "Draining" or not view.worker.ready)
+        case Missing():
+            return view.worker.phase == "Starting" and not view.worker.ready
+        case _:
+            return False

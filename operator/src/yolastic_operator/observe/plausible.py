@@ -1,0 +1,59 @@
+"""Refuses states whose numbers cannot be: a broken worker must not steer the fleet. Pure."""
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from yolastic_contract.state import Fit, WorkerState
+
+MAX_RATIO: Final = 1e6
+"""A load ratio beyond this is a fault of the worker, not a load."""
+MAX_IMAGES_PER_S: Final = 1e9
+
+
+def implausible(state: WorkerState) -> str | None:
+    """Which number of the state cannot be, in words; None when all can."""
+    for name, value, upper in _numbers(state):
+        if not math.isfinite(value):
+            return f"{name} is not a finite number"
+        if value < 0:
+            return f"{name} is negative ({value:g})"
+        if value > upper:
+            return f"{name} is impossible ({value:g})"
+    ceiling = state.ceiling
+    if not 1 <= ceiling.base <= ceiling.ceiling:
+        return f"ceiling.base {ceiling.base} and ceiling.ceiling {ceiling.ceiling} do not go together"
+    if state.max_batch < 1:
+        return f"max_batch is {state.max_batch}"
+    return None
+
+
+def implausible_ratio(ratio: float) -> str | None:
+    """Why a load ratio cannot be, in words; None when it can."""
+    if not math.isfinite(ratio):
+        return f"load ratio is {ratio}"
+    if not 0 <= ratio <= MAX_RATIO:
+        return f"load ratio is impossible ({ratio:g})"
+    return None
+
+
+def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
+    load, memory = state.load, state.memory
+    yield "load.ratio", load.ratio, MAX_RATIO
+    yield "load.arrived_per_s", load.arrived_per_s, MAX_IMAGES_PER_S
+    yield "load.refused_per_s", load.refused_per_s, MAX_IMAGES_PER_S
+    yield "load.capacity_per_s", load.capacity_per_s, MAX_IMAGES_PER_S
+    yield "load.queue_images", load.queue_images, MAX_IMAGES_PER_S
+    yield "load.queue_oldest_age_s", load.queue_oldest_age_s, math.inf
+    yield "load.inflight_images", load.inflight_images, MAX_IMAGES_PER_S
+    yield "load.busy_ratio", load.busy_ratio, math.inf
+    yield "memory.limit_bytes", memory.limit_bytes or 0, math.inf
+    yield "memory.observed_peak_bytes", memory.observed_peak_bytes or 0, math.inf
+    yield from _fit("memory.fit", memory.fit)
+    yield from _fit("speed", state.speed)
+
+
+def _fit(name: str, fit: Fit | None) -> Iterator[tuple[str, float, float]]:
+    if fit is not None:
+        yield f"{name}.fixed", fit.fixed, math.inf
+        yield f"{name}.per_image", fit.per_image, math.inf

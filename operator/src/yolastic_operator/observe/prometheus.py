@@ -1,0 +1,130 @@
+"""Load ratios from a Prometheus: one instant query for the values, one for their age."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import aiohttp
+
+from yolastic_contract.metrics import LOAD_RATIO
+from yolastic_operator.model import Fresh, Missing, Reading, Ref, Stale
+from yolastic_operator.observe.plausible import implausible_ratio
+
+MAX_ANSWER_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRatios:
+    """What a Prometheus knew of an inference."""
+
+    pods: Mapping[str, Reading[float]] = field(default_factory=dict)
+    """By pod name; a pod without a series is absent."""
+    newest: Reading[float] = field(default_factory=lambda: Missing("Prometheus: no series"))
+    """Age of its newest sample, seconds; or why there is none."""
+
+
+class Prometheus:
+    """Asks a Prometheus; samples older than `stale_after_s` are Stale. Never raises: a fault is a Missing with its reason."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, base_url: str, stale_after_s: float = 60.0, timeout_s: float = 3.0
+    ) -> None:
+        self._session = session
+        self._base_url = base_url.rstrip("/")
+        self._stale_after_s = stale_after_s
+        self._timeout_s = timeout_s
+
+    async def load_ratios(self, ref: Ref) -> LoadRatios:
+        """Load ratio of each pod of the inference."""
+        # Two queries: an instant query stamps its samples with its own time, only timestamp() tells theirs.
+        series = _selector(ref)
+        try:
+            values, times = await asyncio.gather(self._query(series), self._query(f"timestamp({series})"))
+            return fold(values, times, self._stale_after_s)
+        except TimeoutError:
+            return LoadRatios(newest=Missing(f"Prometheus: no answer within {self._timeout_s:g} s"))
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return LoadRatios(newest=Missing(f"Prometheus: {' '.join(str(error).split()) or type(error).__name__}"))
+
+    async def _query(self, query: str) -> "list[Series]":
+        url = f"{self._base_url}/api/v1/query?{urlencode({'query': query})}"
+        timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+        async with self._session.get(url, timeout=timeout, allow_redirects=False) as response:
+            body = bytearray()
+            async for part in response.content.iter_any():
+                body += part
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise ValueError(f"the answer is longer than {MAX_ANSWER_BYTES} bytes")
+            return parse_vector(response.status, bytes(body))
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of an instant vector."""
+
+    labels: tuple[tuple[str, str], ...]
+    """Without the metric's name, sorted."""
+    pod: str
+    value: float
+    evaluated_s: float
+    """Unix time of the query, by Prometheus's own clock."""
+
+
+def parse_vector(status: int, body: bytes) -> list[Series]:
+    """The series of an answer to `/api/v1/query`.
+
+    Raises:
+        ValueError: an error status, no JSON, or no instant vector.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"status {status} and an answer that is no JSON") from error
+    if not isinstance(answer, dict) or status != 200 or answer.get("status") != "success":
+        told = str(answer.get("error", ""))[:200] if isinstance(answer, dict) else ""
+        raise ValueError(f"status {status}" + (f": {told}" if told else ""))
+    try:
+        data = answer["data"]
+        if data["resultType"] != "vector":
+            raise ValueError(f"a {str(data['resultType'])[:32]} where a vector was asked for")
+        return [_series(item) for item in data["result"]]
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError("an answer that is no instant vector") from error
+
+
+def fold(values: list[Series], times: list[Series], stale_after_s: float) -> LoadRatios:
+    """Values and their times, joined by series; of several series of a pod the newest counts."""
+    ages_s = {item.labels: max(item.evaluated_s - item.value, 0.0) for item in times}
+    pods: dict[str, Reading[float]] = {}
+    best_age_s: dict[str, float] = {}
+    for item in values:
+        age_s = ages_s.get(item.labels)
+        # NaN compares false with everything, so an age that is none is refused here as well.
+        if age_s is None or not age_s >= 0 or age_s >= best_age_s.get(item.pod, float("inf")):
+            continue
+        best_age_s[item.pod] = age_s
+        fault = implausible_ratio(item.value)
+        if fault is not None:
+            pods[item.pod] = Missing(f"Prometheus: {fault}")
+        else:
+            pods[item.pod] = Fresh(item.value, age_s) if age_s <= stale_after_s else Stale(item.value, age_s)
+    if not best_age_s:
+        return LoadRatios(newest=Missing("Prometheus: no series"))
+    newest_s = min(best_age_s.values())
+    return LoadRatios(pods, Fresh(newest_s, newest_s) if newest_s <= stale_after_s else Stale(newest_s, newest_s))
+
+
+def _series(item: Mapping[str, Any]) -> Series:
+    labels = {str(name): str(value) for name, value in item["metric"].items() if name != "__name__"}
+    evaluated_s, value = item["value"]
+    return Series(tuple(sorted(labels.items())), labels.get("pod", ""), float(value), float(evaluated_s))
+
+
+def _selector(ref: Ref) -> str:
+    # A dot is the one character of a Kubernetes name that means something in a regular expression; in a PromQL string a
+    # backslash is written twice.
+    name = ref.name.replace(".", r"\\.")
+    return f'{LOAD_RATIO.name}{{namespace="{ref.namespace}",pod=~"{name}-.*"}}'
