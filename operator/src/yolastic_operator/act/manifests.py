@@ -1,0 +1,124 @@
+"""The children of an inference as plain dicts: Deployment, Service, NetworkPolicy, control Secret. Pure."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from yolastic_contract import names
+from yolastic_operator.act.pod import pod_template
+from yolastic_operator.model import Workload
+
+Manifest = dict[str, Any]
+
+GRACE_MARGIN_S: Final = 10
+"""Between the end of a drain and the kill: writing the last answers and closing the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the manifests need to know of the cluster and of the operator's own settings."""
+
+    propagation_delay_s: int = 5
+    """How long clients may go on sending to a worker that was told to leave, seconds."""
+    operator_namespace: str = "yolastic-system"
+    """Where the operator runs; its pods may reach the control ports."""
+    monitoring_namespaces: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the namespaces whose pods may scrape the control ports; empty: none but the operator's."""
+
+
+def render(workload: Workload, surroundings: Surroundings) -> list[Manifest]:
+    """All children but the Secret, in the order to apply them.
+
+    Raises:
+        ValueError: the model's URI is none that a worker of Kubernetes can read; the message says why.
+    """
+    return [network_policy(workload, surroundings), service(workload), deployment(workload, surroundings)]
+
+
+def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
+    """The workers. It has no `spec.replicas`: the size goes through the scale subresource, and applying never resets it."""
+    template = pod_template(
+        workload,
+        propagation_delay_s=surroundings.propagation_delay_s,
+        grace_period_s=surroundings.propagation_delay_s + workload.spec.drain.timeout_seconds + GRACE_MARGIN_S,
+    )
+    return _child("apps/v1", "Deployment", workload, workload.ref.name) | {
+        "spec": {
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": dict(workload.labels)},
+            # A new worker is Ready before an old one goes: an update never lowers what is served.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "template": template,
+        },
+    }
+
+
+def service(workload: Workload) -> Manifest:
+    """Where clients send images; the control port is not behind it."""
+    port = {"name": names.DATA_PORT_NAME, "port": names.SERVICE_PORT, "protocol": "TCP", "targetPort": names.DATA_PORT_NAME}
+    return _child("v1", "Service", workload, workload.ref.name) | {
+        "spec": {"type": "ClusterIP", "selector": dict(workload.labels), "ports": [port]},
+    }
+
+
+def network_policy(workload: Workload, surroundings: Surroundings) -> Manifest:
+    """Images from anywhere; the control port for the operator and for those who scrape metrics, nobody else."""
+    sources: list[Manifest] = [
+        {
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": surroundings.operator_namespace}},
+            "podSelector": {"matchLabels": {names.LABEL_NAME: names.OPERATOR_NAME}},
+        }
+    ]
+    if surroundings.monitoring_namespaces:
+        sources.append({"namespaceSelector": {"matchLabels": dict(surroundings.monitoring_namespaces)}})
+    return _child("networking.k8s.io/v1", "NetworkPolicy", workload, workload.ref.name) | {
+        "spec": {
+            "podSelector": {"matchLabels": dict(workload.labels)},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"ports": [{"port": names.DATA_PORT, "protocol": "TCP"}]},
+                {"from": sources, "ports": [{"port": names.CONTROL_PORT, "protocol": "TCP"}]},
+            ],
+        },
+    }
+
+
+def control_secret(workload: Workload, token: str) -> Manifest:
+    """The bearer token of the control ports. The only manifest that holds a secret: never log it."""
+    encoded = base64.b64encode(token.encode()).decode()
+    return _child("v1", "Secret", workload, names.control_secret_name(workload.ref.name)) | {
+        "type": "Opaque",
+        "data": {names.CONTROL_TOKEN_KEY: encoded},
+    }
+
+
+def with_replicas(manifest: Manifest, replicas: int) -> Manifest:
+    """A Deployment that says its size: for the moment it is made, so that it never starts with another."""
+    return manifest | {"spec": manifest["spec"] | {"replicas": replicas}}
+
+
+def only_replicas(manifest: Manifest, replicas: int) -> Manifest:
+    """The part of a Deployment that is its size: applied by a second field manager, it keeps the size when the first lets go."""
+    identity = {key: manifest["metadata"][key] for key in ("name", "namespace")}
+    return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": identity, "spec": {"replicas": replicas}}
+
+
+def _child(api_version: str, kind: str, workload: Workload, name: str) -> Manifest:
+    owner = {
+        "apiVersion": names.API_VERSION,
+        "kind": names.INFERENCE_KIND,
+        "name": workload.ref.name,
+        "uid": workload.ref.uid,
+        "controller": True,
+    }
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": workload.ref.namespace,
+            "labels": dict(workload.labels),
+            "ownerReferences": [owner],
+        },
+    }
