@@ -2,9 +2,17 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from yolastic_contract.base import DnsName, NonNegativeInt32, Resource
+from yolastic_contract.base import (
+    DnsName,
+    NonNegativeInt32,
+    NonNegativeInt64,
+    Resource,
+    Timestamp,
+    cel,
+    refuse_unless,
+)  # fmt: skip
 from yolastic_contract.behavior import Behavior
 from yolastic_contract.quantity import Quantity
 
@@ -25,6 +33,10 @@ class InputSize(Resource):
 class Model(Resource):
     """Which model, and how to be sure it is the right one."""
 
+    model_config = ConfigDict(
+        json_schema_extra=refuse_unless(cel("!self.uri.startsWith('file:')", "file:// works in local mode only", ".uri"))
+    )
+
     uri: Annotated[str, Field(pattern=URI_PATTERN, max_length=1024)]
     """Where the ONNX file is: https://, http:// or pvc://CLAIM/path; file:// in local mode only."""
     sha256: Annotated[str, Field(pattern=r"^[a-f0-9]{64}$", max_length=64)]
@@ -39,6 +51,13 @@ class Model(Resource):
 
 class Autoscaling(Resource):
     """How many workers, as the Horizontal Pod Autoscaler would decide, from the workers' load ratio."""
+
+    model_config = ConfigDict(
+        json_schema_extra=refuse_unless(
+            cel("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas"),
+            cel("self.scaleDownLoadPercent < self.targetLoadPercent", "scaleDownLoadPercent must be below targetLoadPercent"),
+        )
+    )
 
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Never fewer workers than this."""
@@ -108,6 +127,17 @@ class Drain(Resource):
 class InferenceSpec(Resource):
     """What to serve, and within which limits."""
 
+    model_config = ConfigDict(
+        json_schema_extra=refuse_unless(
+            cel(
+                "!(has(self.replicas) && has(self.autoscaling))",
+                "replicas and autoscaling exclude each other: remove one; to resize an autoscaled inference by hand, "
+                "change autoscaling.minReplicas and autoscaling.maxReplicas",
+                ".replicas",
+            )
+        )
+    )
+
     model: Model
     """The model."""
     runtime: DnsName = "cpu"
@@ -138,18 +168,26 @@ class Condition(Resource):
     """A `metav1.Condition`."""
 
     type: Annotated[str, Field(max_length=64)]
+    """What the condition is about: Ready, ModelLoaded, ScalingLimited..."""
     status: Literal["True", "False", "Unknown"]
+    """Whether it holds."""
     reason: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    """Why, in one CamelCase word."""
     message: Annotated[str, Field(max_length=1024)] = ""
-    observed_generation: int = 0
-    last_transition_time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=32)]
+    """Why, for people."""
+    observed_generation: NonNegativeInt64 = 0
+    """The generation of the spec it speaks of."""
+    last_transition_time: Timestamp
+    """When its status last changed."""
 
 
 class ModelStatus(Resource):
     """The model as the workers loaded it."""
 
     sha256: Annotated[str, Field(max_length=64)] | None = None
+    """Digest of the model that is loaded."""
     task: Annotated[str, Field(max_length=32)] | None = None
+    """What the loaded model does."""
     loaded_replicas: NonNegativeInt32 = 0
     """Workers that have loaded it and are ready."""
 
@@ -158,9 +196,13 @@ class BatchBounds(Resource):
     """The four bounds of the ceiling, images; one that does not bind is absent."""
 
     spec: NonNegativeInt32 | None = None
+    """batching.maxSize."""
     memory: NonNegativeInt32 | None = None
+    """What fits into the memory budget."""
     latency: NonNegativeInt32 | None = None
+    """What the objective's latency allows."""
     efficiency: NonNegativeInt32 | None = None
+    """Beyond this a larger batch adds latency and hardly any throughput."""
 
 
 class BatchStatus(Resource):
@@ -172,6 +214,7 @@ class BatchStatus(Resource):
     """The burst tier, images: never more in one batch."""
     bounds: BatchBounds = BatchBounds()
     limited_by: Literal["Spec", "Memory", "Latency", "Efficiency"] | None = None
+    """The bound the ceiling comes from."""
     applied_replicas: NonNegativeInt32 = 0
     """Workers that have confirmed this ceiling."""
 
@@ -180,11 +223,15 @@ class MemoryStatus(Resource):
     """The memory fit `fixed + perImage * batch` and the budget it must stay within."""
 
     budget: Quantity | None = None
+    """What one worker may use: the limit less the headroom."""
     fixed: Quantity | None = None
+    """Memory that does not depend on the batch."""
     per_image: Quantity | None = None
+    """Memory for each image of a batch."""
     predicted_peak: Quantity | None = None
     """Fit at the ceiling."""
     observed_peak: Quantity | None = None
+    """The most a worker was seen to use."""
     source: Literal["Declared", "Device"] | None = None
     """Where the limit comes from: declared in a resource, or read from the device."""
 
@@ -193,28 +240,41 @@ class LatencyStatus(Resource):
     """What the workers learned about speed: `fixed + perImage * batch`."""
 
     fixed_microseconds: NonNegativeInt32 | None = None
+    """Time of a batch that does not depend on its size."""
     per_image_microseconds: NonNegativeInt32 | None = None
+    """Time of a batch for each image in it."""
 
 
 class MetricStatus(Resource):
     """A signal as it was last seen."""
 
     name: Annotated[str, Field(max_length=64)]
+    """Name of the metric."""
     current: Quantity
+    """Its mean over the workers."""
     target: Quantity
+    """The value to aim for."""
     source: Literal["Prometheus", "Workers"]
+    """Where it was read."""
 
 
 class DecisionStatus(Resource):
     """One change of replicas or of the ceiling, and why."""
 
-    time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=32)]
-    from_: Annotated[int, Field(alias="from", ge=0)]
+    time: Timestamp
+    """When it was decided."""
+    from_: Annotated[NonNegativeInt32, Field(alias="from")]
+    """Replicas before."""
     to: NonNegativeInt32
+    """Replicas after."""
     batch_from: NonNegativeInt32 | None = None
+    """Batch ceiling before, images."""
     batch_to: NonNegativeInt32 | None = None
+    """Batch ceiling after, images."""
     reason: Annotated[str, Field(max_length=64)]
+    """Why, in one CamelCase word."""
     message: Annotated[str, Field(max_length=512)]
+    """Why, with the numbers."""
 
 
 class AutoscalingStatus(Resource):
@@ -222,9 +282,12 @@ class AutoscalingStatus(Resource):
 
     recommended_replicas: NonNegativeInt32 | None = None
     """What the metrics alone would ask for, before windows, rates and bounds."""
-    last_scale_time: Annotated[str, Field(json_schema_extra={"format": "date-time"}, max_length=32)] | None = None
+    last_scale_time: Timestamp | None = None
+    """When the number of workers was last changed."""
     limited_by: Annotated[str, Field(max_length=64)] | None = None
+    """Reason of the condition ScalingLimited, while it is True."""
     metrics: Annotated[list[MetricStatus], Field(max_length=8)] = []
+    """The signals the decision rests on."""
     decisions: Annotated[list[DecisionStatus], Field(max_length=5)] = []
     """The last five, newest first."""
 
@@ -232,15 +295,25 @@ class AutoscalingStatus(Resource):
 class InferenceStatus(Resource):
     """What is."""
 
-    observed_generation: int = 0
+    observed_generation: NonNegativeInt64 = 0
+    """The generation of the spec this status speaks of."""
     replicas: NonNegativeInt32 = 0
+    """Workers there are."""
     ready_replicas: NonNegativeInt32 = 0
+    """Workers that serve."""
     desired_replicas: NonNegativeInt32 = 0
+    """Workers wanted."""
     selector: Annotated[str, Field(max_length=512)] = ""
+    """Label selector of the workers, as text."""
     url: Annotated[str, Field(max_length=512)] | None = None
+    """Where clients send images."""
     model: ModelStatus = ModelStatus()
     batch: BatchStatus = BatchStatus()
     memory: MemoryStatus = MemoryStatus()
     latency: LatencyStatus = LatencyStatus()
     autoscaling: AutoscalingStatus = AutoscalingStatus()
-    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    conditions: Annotated[
+        list[Condition],
+        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+    ] = []
+    """What holds and what does not; keyed by type."""

@@ -39,6 +39,8 @@ WORKER_ENV_PREFIX: Final = "YOLASTIC_WORKER_"
 TERMINATION_LOG: Final = "/dev/termination-log"
 
 MAX_INFERENCE_NAME_LENGTH: Final = 52
+INFERENCE_NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
+"""It names a Service, which must be a DNS label that starts with a letter."""
 BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Batch sizes that are warmed up and that a ceiling is floored to, images."""
 

@@ -6,8 +6,10 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_PATTERN: Final = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$"
-_QUANTITY = re.compile(r"^([+-]?(?:\d+(?:\.\d*)?|\.\d+))(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?\d+))?$")
+_PATTERN: Final = r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$"
+_QUANTITY = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]+))?")
+_MAX_EXPONENT: Final = 100
+_MAX: Final = Decimal(2**63 - 1)
 _SUFFIXES: Final = {
     "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "k": Decimal(10**3), "M": Decimal(10**6),
     "G": Decimal(10**9), "T": Decimal(10**12), "P": Decimal(10**15), "E": Decimal(10**18),
@@ -17,18 +19,20 @@ _SUFFIXES: Final = {
 
 
 def parse_quantity(text: str | int) -> Decimal:
-    """Value of a quantity such as `8Gi`, `100m` or `1e3`.
+    """Value of a quantity such as `8Gi`, `100m` or `1e3`; beyond 2**63 - 1 it is 2**63 - 1, as in Kubernetes.
 
     Raises:
         ValueError: the text is no quantity.
     """
-    match = _QUANTITY.match(str(text).strip())
+    match = _QUANTITY.fullmatch(str(text))
     if match is None:
         raise ValueError(f"{text!r} is not a quantity such as 8Gi, 500M or 100m")
     number, suffix, exponent = match.groups()
+    scale = _SUFFIXES[suffix] if suffix else Decimal(1)
     if exponent is not None:
-        return Decimal(number) * Decimal(10) ** int(exponent)
-    return Decimal(number) * (_SUFFIXES[suffix] if suffix else 1)
+        # A bounded exponent: a few characters must not become a number of a gigabyte.
+        scale = Decimal(10) ** max(-_MAX_EXPONENT, min(int(exponent), _MAX_EXPONENT))
+    return max(-_MAX, min(Decimal(number) * scale, _MAX))
 
 
 def parse_bytes(text: str | int) -> int:
@@ -51,7 +55,8 @@ def format_bytes(size_bytes: int) -> str:
 def _checked(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise ValueError(f"{value!r} is not a quantity")
-    parse_quantity(value)
+    if parse_quantity(value) < 0:
+        raise ValueError(f"{value!r} is negative")
     return str(value)
 
 
@@ -67,4 +72,4 @@ Quantity = Annotated[
         }
     ),
 ]
-"""A resource quantity kept as text; JSON integers are accepted as the API server accepts them."""
+"""A quantity of something, never negative, kept as text; JSON integers are accepted as the API server accepts them."""

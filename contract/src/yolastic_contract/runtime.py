@@ -2,33 +2,51 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-from yolastic_contract.base import DnsName, Resource
+from yolastic_contract.base import DnsName, NonNegativeInt64, Resource, cel, refuse_unless
 from yolastic_contract.quantity import Quantity
 
-LabelValue = Annotated[str, Field(max_length=253)]
+LabelValue = Annotated[str, Field(max_length=63)]
+Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
 
 class Toleration(Resource):
     """A `core/v1` toleration."""
 
     key: Annotated[str, Field(max_length=317)] | None = None
+    """The taint's key; empty matches all keys, with operator Exists."""
     operator: Literal["Exists", "Equal"] | None = None
+    """Default Equal."""
     value: Annotated[str, Field(max_length=63)] | None = None
+    """The taint's value, for Equal."""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
-    toleration_seconds: int | None = None
+    """The taint's effect; empty matches all."""
+    toleration_seconds: NonNegativeInt64 | None = None
+    """How long NoExecute is tolerated; default for ever."""
 
 
 class ComputeResources(Resource):
     """CPU and memory of a worker, as in a container."""
 
-    requests: dict[str, Quantity] = {}
-    limits: dict[str, Quantity] = {}
+    requests: Amounts = {}
+    """What the scheduler reserves."""
+    limits: Amounts = {}
+    """What it may not exceed."""
 
 
 class RuntimeSpec(Resource):
     """Image, backend, device and placement of the workers that name this runtime."""
+
+    model_config = ConfigDict(
+        json_schema_extra=refuse_unless(
+            cel(
+                "has(self.simulate) == (self.backend == 'Simulated')",
+                "simulate belongs to backend Simulated, and Simulated needs it",
+                ".simulate",
+            )
+        )
+    )
 
     image: Annotated[str, Field(min_length=1, max_length=512)]
     """The worker image; by digest in production."""
@@ -48,12 +66,16 @@ class RuntimeSpec(Resource):
     """Several workers on one device (time slicing, MPS): gathering a batch then saves time for the others."""
     resources: ComputeResources = ComputeResources()
     """CPU and memory of a worker."""
-    node_selector: dict[str, LabelValue] = {}
+    node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = {}
+    """Labels a node must have."""
     tolerations: Annotated[list[Toleration], Field(max_length=32)] = []
+    """Taints a worker may stand."""
     affinity: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
     """A `core/v1` affinity."""
     runtime_class_name: DnsName | None = None
+    """The RuntimeClass, for example nvidia."""
     priority_class_name: DnsName | None = None
+    """The PriorityClass."""
 
     @model_validator(mode="after")
     def _simulate_only_when_simulated(self) -> "RuntimeSpec":
