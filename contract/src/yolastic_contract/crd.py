@@ -199,6 +199,8 @@ def _root(description: str, properties: Schema, rules: list[Schema]) -> Schema:
         "kind": {"type": "string", "description": "The kind of this object."},
         "metadata": {"type": "object"},
     }
+    if rules:
+        head["metadata"]["properties"] = {"name": {"type": "string"}}  # the rules below name it
     root: Schema = {"description": description, "type": "object", "required": ["spec"], "properties": head | properties}
     return {"openAPIV3Schema": root | ({"x-kubernetes-validations": rules} if rules else {})}
 
@@ -207,10 +209,11 @@ def inference_crd() -> Schema:
     """The CustomResourceDefinition of YoloInference."""
     longest = names.MAX_INFERENCE_NAME_LENGTH
     rules = [
-        cel(f"self.metadata.name.size() <= {longest}", f"metadata.name must have at most {longest} characters"),
+        cel(f"self.metadata.name.size() <= {longest}", f"at most {longest} characters", ".metadata.name"),
         cel(
             f"self.metadata.name.size() > {longest} || self.metadata.name.matches('{names.INFERENCE_NAME_PATTERN}')",
-            "metadata.name becomes the name of a Service: lower-case letters, digits and '-', a letter first",
+            "it becomes the name of a Service: lower-case letters, digits and '-', a letter first",
+            ".metadata.name",
         ),
     ]
     properties = {

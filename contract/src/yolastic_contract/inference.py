@@ -12,7 +12,7 @@ from yolastic_contract.base import (
     Timestamp,
     cel,
     refuse_unless,
-)  # fmt: skip
+)
 from yolastic_contract.behavior import Behavior
 from yolastic_contract.quantity import Quantity
 
@@ -54,8 +54,12 @@ class Autoscaling(Resource):
 
     model_config = ConfigDict(
         json_schema_extra=refuse_unless(
-            cel("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas"),
-            cel("self.scaleDownLoadPercent < self.targetLoadPercent", "scaleDownLoadPercent must be below targetLoadPercent"),
+            cel("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas", ".minReplicas"),
+            cel(
+                "self.scaleDownLoadPercent < self.targetLoadPercent",
+                "scaleDownLoadPercent must be below targetLoadPercent",
+                ".scaleDownLoadPercent",
+            ),
         )
     )
 
