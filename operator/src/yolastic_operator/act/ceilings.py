@@ -18,14 +18,11 @@ def grant_for(decision: CeilingDecision, state: WorkerState) -> CeilingGrant:
 
 
 def pending(observation: Observation, revision: str, decision: CeilingDecision) -> Iterator[tuple[Worker, CeilingGrant]]:
-    """Workers of the revision that have not confirmed these tiers, each with its grant; those to shrink come first."""
-    found = []
+    """Ready workers of the revision whose own state shows other tiers, each with its grant."""
     for worker, state in _granted(observation, revision):
         grant = grant_for(decision, state)
         if not _works_with(state, grant):
-            found.append((grant.ceiling - state.ceiling.ceiling, worker.name, worker, grant))
-    for _, _, worker, grant in sorted(found, key=lambda item: item[:2]):
-        yield worker, grant
+            yield worker, grant
 
 
 def applied_replicas(observation: Observation, revision: str, decision: CeilingDecision) -> int:

@@ -1,0 +1,97 @@
+"""Carries a decision out: tiers to workers, sizes to the cluster, drains and rebalancing. What fails is tried again next turn."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+
+from yolastic_operator.act import ceilings, shrink
+from yolastic_operator.act.complaints import Complaints
+from yolastic_operator.cluster.base import Cluster, ClusterError, WorkerError
+from yolastic_operator.model import CeilingDecision, Decision, Observation, Ref, Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Resized:
+    """What became of the wish for another size."""
+
+    begun: bool = False
+    """Growing was ordered, or the first step of shrinking taken: a change to tell."""
+    ordered: bool = False
+    """A size was ordered in this turn."""
+    waiting: bool = False
+    """Workers drain; the order waits for them."""
+    failure: str | None = None
+    """Why the cluster did not take the order."""
+
+
+class Effects:
+    """Acts on one inference; remembers who is on the way out and who was ready."""
+
+    def __init__(self, cluster: Cluster, ref: Ref, complaints: Complaints, timeout_s: float) -> None:
+        self._cluster = cluster
+        self._ref = ref
+        self._complaints = complaints
+        self._timeout_s = timeout_s
+        self._leaving: Mapping[str, float] = {}
+        self._unbidden: Mapping[str, float] = {}
+        self._ready: frozenset[str] | None = None
+
+    async def grant(self, observation: Observation, revision: str, decision: CeilingDecision | None) -> bool:
+        """Push the tiers to whoever does not work with them; True when somebody did not, so confirmation is due."""
+        if decision is None:
+            return False
+        grants = list(ceilings.pending(observation, revision, decision))
+        await asyncio.gather(
+            *(self._ask(worker, "ceiling", self._cluster.grant(self._ref, worker, grant)) for worker, grant in grants)
+        )
+        return bool(grants)
+
+    async def resize(self, observation: Observation, decision: Decision, now_s: float, drain_timeout_s: float) -> Resized:
+        """Take the next step towards the wanted size."""
+        self._unbidden = shrink.unbidden(observation, self._leaving, self._unbidden, now_s)
+        step = shrink.plan(
+            observation,
+            desired=decision.replicas.desired,
+            victims=decision.victims,
+            leaving=self._leaving,
+            seen=self._unbidden,
+            now_s=now_s,
+            timeout_s=drain_timeout_s,
+        )
+        ordered = observation.fleet.replicas or 0
+        begun = decision.replicas.desired < ordered and any(name not in self._leaving for name in step.leaving)
+        self._leaving = step.leaving
+        workers = {worker.name: worker for worker in observation.fleet.workers}
+        await asyncio.gather(
+            *(self._ask(workers[name], "drain", self._cluster.drain(self._ref, workers[name])) for name in step.drain)
+        )
+        if step.order is None:
+            return Resized(begun, waiting=bool(step.waiting))
+        try:
+            await self._cluster.scale(self._ref, step.order, step.victims)
+        except ClusterError as error:
+            self._complaints.add("scale", error)
+            return Resized(begun, waiting=bool(step.waiting), failure=str(error))
+        self._complaints.clear("scale")
+        return Resized(begun or step.order > ordered, ordered=True, waiting=bool(step.waiting))
+
+    async def rebalance(self, observation: Observation) -> None:
+        """When workers became ready, let the others go of their keep-alive connections, so that the new get their share."""
+        ready = {worker.name: worker for worker in observation.fleet.workers if worker.ready and worker.phase == "Ready"}
+        before, self._ready = self._ready, frozenset(ready)
+        if before is None or self._ready <= before:
+            return
+        old = [worker for name, worker in ready.items() if name in before and name not in self._leaving]
+        await asyncio.gather(*(self._ask(worker, "rebalance", self._cluster.rebalance(self._ref, worker)) for worker in old))
+
+    async def _ask(self, worker: Worker, what: str, call: Awaitable[None]) -> None:
+        """One call to a worker; when it fails the next turn sees by `/state` that it is still to do."""
+        step = f"{what} of {worker.name}"
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await call
+            self._complaints.clear(step)
+        except TimeoutError:
+            self._complaints.add(step, f"no answer within {self._timeout_s:g} s")
+        except (WorkerError, ClusterError) as error:
+            self._complaints.add(step, error)

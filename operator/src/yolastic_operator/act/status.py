@@ -1,0 +1,239 @@
+"""Folds a turn into the status of an inference. Pure: the old status and the facts of a turn give the new one."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from yolastic_contract.inference import (
+    AutoscalingStatus,
+    BatchBounds,
+    BatchStatus,
+    Condition,
+    DecisionStatus,
+    InferenceSpec,
+    InferenceStatus,
+    LatencyStatus,
+    MemoryStatus,
+    MetricStatus,
+    ModelStatus,
+)
+from yolastic_contract.metrics import LOAD_RATIO
+from yolastic_contract.names import worker_labels
+from yolastic_contract.quantity import format_bytes, parse_bytes, parse_quantity
+from yolastic_operator.act.ceilings import applied_replicas
+from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Fresh, Observation, Ref
+
+KEPT_DECISIONS: Final = 5
+NOISE: Final = 0.05
+"""A measured number that moved by less than this share is left as it was: an idle turn then writes nothing."""
+LOAD_NOISE: Final = 0.05
+"""The same for the load ratio, absolute."""
+_ORDER: Final = ("Ready", "ModelLoaded", "MemoryBudgetResolved", "MetricsAvailable", "ScalingActive", "ScalingLimited")
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a turn found and did."""
+
+    ref: Ref
+    spec: InferenceSpec
+    generation: int
+    now_s: float
+    """Unix time, seconds."""
+    observation: Observation | None = None
+    """None: the turn ended before it could look."""
+    decision: Decision | None = None
+    revision: str = ""
+    url: str | None = None
+    conditions: Sequence[ConditionUpdate] = ()
+    """Beside those of the decision, and instead of them where they name the same type."""
+    changes: Sequence[DecisionStatus] = ()
+    """Changes of size or ceiling that this turn made, oldest first."""
+    scaled: bool = False
+    """A new size was ordered."""
+
+
+def timestamp(time_s: float) -> str:
+    """Unix time as Kubernetes writes it."""
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read(status: Mapping[str, Any]) -> InferenceStatus:
+    """The status as it stands in the object; parts that this version does not understand are left out."""
+    try:
+        return InferenceStatus.model_validate(dict(status))
+    except ValidationError:
+        known: dict[str, Any] = {}
+        for name, value in status.items():
+            try:
+                InferenceStatus.model_validate({name: value})
+            except ValidationError:
+                continue
+            known[name] = value
+        return InferenceStatus.model_validate(known)
+
+
+def render(status: InferenceStatus) -> dict[str, Any]:
+    """The status as it is written."""
+    return status.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def fold(previous: InferenceStatus, facts: Facts) -> InferenceStatus:
+    """The status after a turn."""
+    update: dict[str, Any] = {
+        "observed_generation": facts.generation,
+        "selector": ",".join(f"{key}={value}" for key, value in sorted(worker_labels(facts.ref.name).items())),
+        "url": facts.url if facts.url is not None else previous.url,
+        "conditions": _conditions(previous.conditions, facts),
+    }
+    if facts.observation is not None:
+        live = [worker for worker in facts.observation.fleet.workers if worker.phase != "Terminating"]
+        update["replicas"] = len(live)
+        update["ready_replicas"] = sum(worker.ready for worker in live)
+        update["model"] = _model(facts.observation, facts.spec, facts.revision)
+    if facts.decision is not None and facts.observation is not None:
+        update["desired_replicas"] = facts.decision.replicas.desired
+        update["autoscaling"] = _autoscaling(previous.autoscaling, facts, facts.decision)
+        if facts.decision.ceiling is not None:
+            update["batch"] = _batch(facts.observation, facts.revision, facts.decision.ceiling)
+            update["memory"] = _memory(previous.memory, facts.observation, facts.revision, facts.decision.ceiling)
+            update["latency"] = _latency(previous.latency, facts.decision.ceiling)
+    return previous.model_copy(update=update)
+
+
+def with_condition(previous: InferenceStatus, update: ConditionUpdate, generation: int, now_s: float) -> InferenceStatus:
+    """The status with one condition changed and nothing else: for a spec that cannot be read."""
+    conditions = _merged(previous.conditions, [update], generation, now_s)
+    return previous.model_copy(update={"observed_generation": generation, "conditions": conditions})
+
+
+def same_but_for_numbers(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """The two differ at most in numbers told in messages and in the current load: not worth a write at once."""
+    return _essence(one) == _essence(other)
+
+
+def _essence(status: InferenceStatus) -> dict[str, Any]:
+    essence = render(status)
+    for condition in essence["conditions"]:
+        condition["message"] = re.sub(r"\d+(\.\d+)?", "#", condition["message"])
+    for metric in essence["autoscaling"]["metrics"]:
+        metric["current"] = "#"
+    essence["autoscaling"].pop("recommendedReplicas", None)
+    return essence
+
+
+def _conditions(previous: Iterable[Condition], facts: Facts) -> list[Condition]:
+    decided = facts.decision.conditions if facts.decision is not None else ()
+    # Later ones win: what went wrong in the turn overrules what was decided for it.
+    updates = {update.type: update for update in (*decided, *facts.conditions)}
+    return _merged(previous, updates.values(), facts.generation, facts.now_s)
+
+
+def _merged(previous: Iterable[Condition], updates: Iterable[ConditionUpdate], generation: int, now_s: float) -> list[Condition]:
+    known = {condition.type: condition for condition in previous}
+    known |= {update.type: _condition(known.get(update.type), update, generation, now_s) for update in updates}
+    rank = {name: index for index, name in enumerate(_ORDER)}
+    return sorted(known.values(), key=lambda item: (rank.get(item.type, len(rank)), item.type))
+
+
+def _condition(before: Condition | None, update: ConditionUpdate, generation: int, now_s: float) -> Condition:
+    # The transition time moves with the status alone, as everywhere in Kubernetes.
+    same = before is not None and before.status == update.status
+    return Condition(
+        type=update.type,
+        status=update.status,
+        reason=update.reason[:64],
+        message=update.message[:1024],
+        observed_generation=generation,
+        last_transition_time=before.last_transition_time if before is not None and same else timestamp(now_s),
+    )
+
+
+def _model(observation: Observation, spec: InferenceSpec, revision: str) -> ModelStatus:
+    models = [
+        view.state.value.model
+        for view in observation.workers
+        if isinstance(view.state, Fresh) and view.worker.ready and view.worker.revision == revision
+    ]
+    loaded = [model for model in models if model is not None and model.sha256 == spec.model.sha256]
+    if not loaded:
+        return ModelStatus()
+    return ModelStatus(sha256=loaded[0].sha256, task=loaded[0].task, loaded_replicas=len(loaded))
+
+
+def _batch(observation: Observation, revision: str, decision: CeilingDecision) -> BatchStatus:
+    bounds = decision.bounds
+    return BatchStatus(
+        base=decision.tiers.base,
+        ceiling=decision.tiers.ceiling,
+        bounds=BatchBounds(spec=bounds.spec, memory=bounds.memory, latency=bounds.latency, efficiency=bounds.efficiency),
+        limited_by=decision.limited_by,
+        applied_replicas=applied_replicas(observation, revision, decision),
+    )
+
+
+def _memory(previous: MemoryStatus, observation: Observation, revision: str, decision: CeilingDecision) -> MemoryStatus:
+    peak_bytes = None
+    if decision.fixed_bytes is not None and decision.per_image_bytes is not None:
+        peak_bytes = decision.fixed_bytes + decision.per_image_bytes * decision.tiers.ceiling
+    observed = [
+        view.state.value.memory.observed_peak_bytes or 0
+        for view in observation.workers
+        if isinstance(view.state, Fresh) and view.worker.revision == revision
+    ]
+    return MemoryStatus(
+        budget=_steady_bytes(previous.budget, decision.budget_bytes),
+        fixed=_steady_bytes(previous.fixed, decision.fixed_bytes),
+        per_image=_steady_bytes(previous.per_image, decision.per_image_bytes),
+        predicted_peak=_steady_bytes(previous.predicted_peak, peak_bytes),
+        observed_peak=_steady_bytes(previous.observed_peak, max(observed, default=0) or None),
+        source=decision.budget_source,
+    )
+
+
+def _latency(previous: LatencyStatus, decision: CeilingDecision) -> LatencyStatus:
+    return LatencyStatus(
+        fixed_microseconds=_steady_microseconds(previous.fixed_microseconds, decision.fixed_s),
+        per_image_microseconds=_steady_microseconds(previous.per_image_microseconds, decision.per_image_s),
+    )
+
+
+def _autoscaling(previous: AutoscalingStatus, facts: Facts, decision: Decision) -> AutoscalingStatus:
+    replicas = decision.replicas
+    metrics = []
+    if replicas.load_ratio is not None and replicas.source is not None and facts.spec.autoscaling is not None:
+        before = next((float(parse_quantity(metric.current)) for metric in previous.metrics), None)
+        steady = before is not None and abs(before - replicas.load_ratio) <= LOAD_NOISE
+        ratio = before if before is not None and steady else replicas.load_ratio
+        target = f"{facts.spec.autoscaling.target_load_percent * 10}m"
+        metrics = [MetricStatus(name=LOAD_RATIO.name, current=f"{round(ratio * 1000)}m", target=target, source=replicas.source)]
+    return AutoscalingStatus(
+        recommended_replicas=replicas.recommended,
+        last_scale_time=timestamp(facts.now_s) if facts.scaled else previous.last_scale_time,
+        limited_by=replicas.limited_by,
+        metrics=metrics,
+        decisions=[*reversed(facts.changes), *previous.decisions][:KEPT_DECISIONS],
+    )
+
+
+def _steady_bytes(previous: str | None, size_bytes: int | None) -> str | None:
+    if size_bytes is None:
+        return None
+    if previous is not None and _is_noise(parse_bytes(previous), size_bytes):
+        return previous
+    return format_bytes(size_bytes)
+
+
+def _steady_microseconds(previous: int | None, time_s: float | None) -> int | None:
+    if time_s is None:
+        return None
+    time_us = round(time_s * 1e6)
+    return previous if previous is not None and _is_noise(previous, time_us, floor=20) else time_us
+
+
+def _is_noise(previous: int, now: int, floor: int = 0) -> bool:
+    return abs(now - previous) <= max(NOISE * previous, floor)

@@ -1,0 +1,258 @@
+"""One turn: observe -> decide -> act. The single writer of its inference; the same for Kubernetes, this host and tests."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from yolastic_contract.inference import DecisionStatus, InferenceSpec, InferenceStatus
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_operator.act import events, workload
+from yolastic_operator.act import status as folding
+from yolastic_operator.act.complaints import Complaints
+from yolastic_operator.act.effects import Effects
+from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
+from yolastic_operator.model import (
+    CeilingDecision,
+    ConditionUpdate,
+    Decision,
+    Fleet,
+    Fresh,
+    Missing,
+    Observation,
+    PolicyState,
+    Ref,
+    Tiers,
+    Workload,
+)
+from yolastic_operator.observe.observe import Observer
+from yolastic_operator.observe.prometheus import Prometheus
+from yolastic_operator.policy.decide import decide
+from yolastic_operator.telemetry import NoTelemetry, Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """How a loop paces itself."""
+
+    turn_s: float = 5.0
+    """From one turn to the next, seconds."""
+    busy_turn_s: float = 1.0
+    """The same while something waits for confirmation: a drain, a new ceiling."""
+    ensure_every_s: float = 120.0
+    """The children are applied again this often though nothing changed: repairs what others deleted or edited."""
+    status_every_s: float = 30.0
+    """A status in which only shown numbers moved is written at most this often."""
+    control_timeout_s: float = 2.0
+    """The longest one worker may take to answer."""
+    stale_after_s: float = 60.0
+    """A state older than this is Missing instead of Stale."""
+
+
+class Loop:
+    """Turns of one inference. A new object after a restart goes on from the status and the fleet: nothing changes.
+
+    `monotonic` and `wall` are clocks in seconds (`wall`: Unix time); `telemetry` receives figures; without `prometheus` load
+    ratios come from the workers themselves.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        ref: Ref,
+        settings: LoopSettings = LoopSettings(),
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        telemetry: Telemetry | None = None,
+        prometheus: Prometheus | None = None,
+    ) -> None:
+        self._cluster = cluster
+        self._ref = ref
+        self._settings = settings
+        self._monotonic = monotonic
+        self._wall = wall
+        self._telemetry = telemetry or NoTelemetry()
+        self._complaints = Complaints(ref)
+        self._effects = Effects(cluster, ref, self._complaints, settings.control_timeout_s)
+        self._observer = Observer(
+            cluster,
+            ref,
+            monotonic=monotonic,
+            timeout_s=settings.control_timeout_s,
+            stale_after_s=settings.stale_after_s,
+            prometheus=prometheus,
+        )
+        self._policy = PolicyState()
+        self._status: InferenceStatus | None = None
+        """As folded last; None before the first turn."""
+        self._written = InferenceStatus()
+        """As written last: events are the way from here to the next."""
+        self._written_s: float | None = None
+        self._ensured: tuple[str, int] | None = None
+        """Revision and generation that were applied last."""
+        self._ensured_s = 0.0
+        self._url: str | None = None
+        self._told_ceiling: int | None = None
+
+    async def turn(self, spec: InferenceSpec, generation: int, status: Mapping[str, Any]) -> float:
+        """One turn; returns the seconds to wait before the next one.
+
+        `status` counts at the first turn only. A cluster or a worker that fails costs its step, never the turn.
+        """
+        started_s = self._monotonic()
+        previous = self._seeded(status)
+        facts = folding.Facts(self._ref, spec, generation, self._wall())
+        try:
+            return await self._turn(previous, facts)
+        except RefusedError as error:
+            # What runs goes on running; it is looked at, and nothing about it is decided.
+            refusal = ConditionUpdate("Ready", "False", error.reason, str(error))
+            await self._publish(folding.fold(previous, replace(facts, observation=await self._look(), conditions=[refusal])))
+            return self._settings.turn_s
+        finally:
+            self._telemetry.turn(self._ref, self._monotonic() - started_s)
+
+    async def refuse(self, generation: int, status: Mapping[str, Any], reason: str, message: str) -> float:
+        """A turn for a spec that cannot even be read: the Ready condition says why, what runs goes on running."""
+        refusal = ConditionUpdate("Ready", "False", reason, message)
+        await self._publish(folding.with_condition(self._seeded(status), refusal, generation, self._wall()))
+        return self._settings.turn_s
+
+    def _seeded(self, status: Mapping[str, Any]) -> InferenceStatus:
+        if self._status is None:
+            self._status = self._written = folding.read(status)
+            batch = self._status.batch
+            self._told_ceiling = batch.ceiling
+            known = batch.base is not None and batch.ceiling is not None and 1 <= batch.base <= batch.ceiling
+            self._policy = PolicyState(
+                desired_replicas=self._status.desired_replicas if self._status.observed_generation else None,
+                tiers=Tiers(batch.base or 1, batch.ceiling or 1) if known else None,
+            )
+        return self._status
+
+    async def _turn(self, previous: InferenceStatus, facts: folding.Facts) -> float:
+        trouble: list[ConditionUpdate] = []
+        try:
+            runtime = await self._runtime(facts.spec)
+            fleet = await self._cluster.fleet(self._ref)
+        except ClusterError as error:
+            self._complaints.add("look", error)
+            return self._settings.turn_s
+        self._complaints.clear("look")
+
+        work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
+        try:
+            fleet = await self._ensure(work, facts.generation, fleet, previous)
+        except ClusterError as error:
+            self._complaints.add("apply", error)
+            if not any(worker.ready for worker in fleet.workers):
+                # Where workers serve, they serve on: then the log is enough until the next apply.
+                trouble.append(ConditionUpdate("Ready", "False", "ApplyFailed", str(error)))
+
+        observation = await self._observer.observe(fleet)
+        decision = decide(observation, facts.spec, runtime, self._policy, facts.now_s)
+        self._policy = decision.state
+        facts = replace(facts, observation=observation, decision=decision, revision=work.revision, url=self._url)
+        return await self._act(previous, facts, observation, decision, trouble)
+
+    async def _runtime(self, spec: InferenceSpec) -> RuntimeSpec:
+        runtime = await self._cluster.runtime(spec.runtime)
+        if runtime is None:
+            raise RefusedError("RuntimeNotFound", f"there is no YoloRuntime {spec.runtime}")
+        return runtime
+
+    async def _look(self) -> Observation | None:
+        try:
+            return await self._observer.observe(await self._cluster.fleet(self._ref))
+        except ClusterError as error:
+            self._complaints.add("look", error)
+            return None
+
+    async def _ensure(self, work: Workload, generation: int, fleet: Fleet, previous: InferenceStatus) -> Fleet:
+        key = (work.revision, generation)
+        due = self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
+        if key == self._ensured and not due and fleet.revision == work.revision and fleet.replicas is not None:
+            return fleet
+        await self._cluster.ensure(work, _first_size(work.spec, previous))
+        self._url = await self._cluster.url(self._ref)
+        self._ensured, self._ensured_s = key, self._monotonic()
+        self._complaints.clear("apply")
+        return await self._cluster.fleet(self._ref)
+
+    async def _act(
+        self,
+        previous: InferenceStatus,
+        facts: folding.Facts,
+        observation: Observation,
+        decision: Decision,
+        trouble: list[ConditionUpdate],
+    ) -> float:
+        unconfirmed = await self._effects.grant(observation, facts.revision, decision.ceiling)
+        resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
+        await self._effects.rebalance(observation)
+        size = observation.fleet.replicas or 0
+        changes = self._ceiling_change(size, decision.ceiling)
+        if resized.begun:
+            changes.append(
+                _change(facts.now_s, size, decision.replicas.desired, decision.replicas.reason, decision.replicas.message)
+            )
+        if resized.failure is not None:
+            trouble.append(ConditionUpdate("ScalingActive", "False", "ScaleFailed", resized.failure))
+        status = folding.fold(previous, replace(facts, conditions=trouble, changes=changes, scaled=resized.ordered))
+        self._tell(observation, decision, status, changes)
+        await self._publish(status)
+        busy = unconfirmed or resized.waiting
+        return min(self._settings.busy_turn_s, self._settings.turn_s) if busy else self._settings.turn_s
+
+    def _ceiling_change(self, size: int, decision: CeilingDecision | None) -> list[DecisionStatus]:
+        if decision is None or decision.tiers.ceiling == self._told_ceiling:
+            return []
+        change = _change(self._wall(), size, size, f"LimitedBy{decision.limited_by}", decision.message)
+        change = change.model_copy(update={"batch_from": self._told_ceiling, "batch_to": decision.tiers.ceiling})
+        self._told_ceiling = decision.tiers.ceiling
+        return [change]
+
+    async def _publish(self, status: InferenceStatus) -> None:
+        self._status = status
+        now_s = self._monotonic()
+        rests = self._written_s is not None and now_s - self._written_s < self._settings.status_every_s
+        if status == self._written or (rests and folding.same_but_for_numbers(status, self._written)):
+            return
+        try:
+            await self._cluster.write_status(self._ref, folding.render(status))
+            before, self._written, self._written_s = self._written, status, now_s
+            for event in events.between(before, status):
+                await self._cluster.post_event(self._ref, event)
+            self._complaints.clear("status")
+        except ClusterError as error:
+            self._complaints.add("status", error)
+
+    def _tell(self, observation: Observation, decision: Decision, status: InferenceStatus, changes: list[DecisionStatus]) -> None:
+        for change in changes:
+            self._telemetry.decision(self._ref, change.reason)
+        self._telemetry.sizes(self._ref, decision.replicas.desired, status.ready_replicas)
+        if decision.ceiling is not None:
+            bounds = decision.ceiling.bounds
+            known = {"spec": bounds.spec, "memory": bounds.memory, "latency": bounds.latency, "efficiency": bounds.efficiency}
+            told = {name: value for name, value in known.items() if value is not None}
+            self._telemetry.ceiling(self._ref, {"effective": decision.ceiling.tiers.ceiling, **told})
+        ages_s = [view.state.age_s for view in observation.workers if isinstance(view.state, Fresh)]
+        if ages_s:
+            self._telemetry.observation_age(self._ref, "Workers", min(ages_s))
+        if observation.prometheus is not None and not isinstance(observation.prometheus, Missing):
+            self._telemetry.observation_age(self._ref, "Prometheus", observation.prometheus.age_s)
+
+
+def _change(time_s: float, start: int, end: int, reason: str, message: str) -> DecisionStatus:
+    time_text = folding.timestamp(time_s)
+    return DecisionStatus(time=time_text, from_=start, to=end, reason=reason[:64], message=message[:512])
+
+
+def _first_size(spec: InferenceSpec, previous: InferenceStatus) -> int:
+    """The size of a fleet that has none yet: what was wanted last when somebody deleted it, else the smallest."""
+    if spec.replicas is not None:
+        return spec.replicas
+    if spec.autoscaling is None:
+        return 1
+    return min(max(previous.desired_replicas, spec.autoscaling.min_replicas), spec.autoscaling.max_replicas)
