@@ -32,18 +32,15 @@ def worker_from_pod(pod: Pod) -> Worker:
         address=status.get("podIP") or None,
         control_port=names.CONTROL_PORT,
         ready=ready and "deletionTimestamp" not in metadata,
-        unschedulable=_unschedulable(pod),
+        unschedulable=_unschedulable(pod) and (failure is None or failure[0] != "VolumeNotFound"),
         failure_reason=None if failure is None else failure[0],
         failure_message="" if failure is None else failure[1],
     )
 
 
-def is_worker(pod: Pod) -> bool:
-    """False for a pod that is over and was replaced (evicted, shut down with its node): it is nobody's supply."""
-    reason = pod.get("status", {}).get("reason")
-    return not (
-        pod.get("status", {}).get("phase") == "Failed" and reason in {"Evicted", "NodeShutdown", "Terminated", "NodeAffinity"}
-    )
+def is_over(pod: Pod) -> bool:
+    """It will never run again (evicted, refused by its node): its ReplicaSet has made another, it is nobody's supply."""
+    return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
 
 
 def _phase(pod: Pod, ready: bool, failure: Failure | None) -> WorkerPhase:
@@ -51,7 +48,7 @@ def _phase(pod: Pod, ready: bool, failure: Failure | None) -> WorkerPhase:
         return "Terminating"
     if ready:
         return "Ready"
-    if pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}:
+    if is_over(pod):
         return "Failed"
     if failure is not None and not _serving_container_runs(pod):
         return "Failed"

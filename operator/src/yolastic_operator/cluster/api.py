@@ -1,0 +1,124 @@
+"""The Kubernetes API in the five verbs the operator uses: dict bodies, one error type, every request counted."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final, cast
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.config import ConfigException
+from kubernetes.aio.dynamic import DynamicClient
+
+from yolastic_contract import names
+from yolastic_operator.cluster.base import ClusterError
+
+Body = dict[str, Any]
+Count = Callable[[str, str], None]
+
+REQUEST_TIMEOUT_S: Final = 30.0
+_MERGE: Final = "application/merge-patch+json"
+_NO_ANSWER: Final = "none"
+
+
+class ApiError(ClusterError):
+    """The API server refused a request or did not answer; `code` is the HTTP status, 0 without an answer."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class KubernetesApi:
+    """Requests by path. Each raises ApiError and ends within `REQUEST_TIMEOUT_S`; none is repeated: the next turn does that.
+
+    Paths are spelled out instead of discovered: no start-up requests, no cache file, nothing that may differ between servers.
+    """
+
+    def __init__(self, client: ApiClient, count: Count) -> None:
+        self._client = DynamicClient(client)  # type: ignore[no-untyped-call]
+        self._count = count
+
+    async def get(self, path: str) -> Body | None:
+        """The object at `path`; None when there is none."""
+        try:
+            return await self._request("get", path)
+        except ApiError as error:
+            if error.code == 404:
+                return None
+            raise
+
+    async def list(self, path: str, label_selector: str) -> list[Body]:
+        """All objects under `path` with these labels."""
+        answer = await self._request("list", path, label_selector=label_selector)
+        return cast(list[Body], answer.get("items") or [])
+
+    async def create(self, path: str, body: Body) -> Body:
+        """Make an object under `path`."""
+        return await self._request("create", path, body, field_manager=names.OPERATOR_NAME)
+
+    async def apply(self, path: str, body: Body, manager: str = names.OPERATOR_NAME) -> Body:
+        """Server-side apply: fields in `body` become so, those applied before and not in it any more go."""
+        return await self._request("apply", path, body, field_manager=manager)
+
+    async def merge(self, path: str, body: Body) -> Body:
+        """Merge patch: fields in `body` become so, all others stay."""
+        return await self._request("patch", path, body, field_manager=names.OPERATOR_NAME)
+
+    async def _request(self, verb: str, path: str, body: Body | None = None, **query: str) -> Body:
+        method, options = _METHODS[verb]
+        try:
+            response = await self._client.request(
+                method, path, body=body, serialize=False, _request_timeout=REQUEST_TIMEOUT_S, **options, **query
+            )
+            answer = json.loads(await response.read())
+        except ApiException as error:
+            self._count(verb, str(error.status))
+            raise ApiError(f"{verb} {path}: {_reason(error)}", int(error.status or 0)) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+            self._count(verb, _NO_ANSWER)
+            raise ApiError(f"{verb} {path}: {' '.join(str(error).split()) or type(error).__name__}", 0) from error
+        self._count(verb, str(response.status))
+        return cast(Body, answer)
+
+
+_METHODS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
+    "get": ("get", {}),
+    "list": ("get", {}),
+    "create": ("post", {}),
+    "apply": ("patch", {"content_type": "application/apply-patch+yaml", "force_conflicts": True}),
+    "patch": ("patch", {"content_type": _MERGE}),
+}
+
+
+@asynccontextmanager
+async def connect(count: Count) -> AsyncIterator[KubernetesApi]:
+    """The API server of the pod's service account, else of the kubeconfig.
+
+    Raises:
+        ClusterError: neither is there.
+    """
+    configuration = Configuration()
+    try:
+        config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+    except ConfigException:
+        try:
+            await config.load_kube_config(client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]
+        except (ConfigException, OSError) as error:
+            raise ClusterError(f"no service account and no usable kubeconfig: {' '.join(str(error).split())}") from error
+    client = ApiClient(configuration)
+    try:
+        yield KubernetesApi(client, count)
+    finally:
+        await client.close()  # type: ignore[no-untyped-call]
+
+
+def _reason(error: ApiException) -> str:
+    """What the server said, in one line; never the headers, and never a whole object."""
+    try:
+        said = json.loads(error.body or "").get("message")
+    except (ValueError, AttributeError):
+        said = None
+    return f"{error.status} {' '.join(str(said or error.reason or '').split())[:400]}"

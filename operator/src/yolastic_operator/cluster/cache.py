@@ -1,0 +1,162 @@
+"""What the watches showed last, so that a turn at rest asks the API server nothing. No I/O."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from yolastic_contract import names
+from yolastic_operator.cluster.pods import is_over, worker_from_pod
+from yolastic_operator.model import Fleet, Ref, Worker
+
+Body = Mapping[str, Any]
+Key = tuple[str, str]
+Kind = Literal["pod", "deployment"]
+
+RESYNC_S: Final = 600.0
+"""A watch that was cut off may miss a deletion; after this long an object's children are listed again, seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeploymentView:
+    """What the loop needs of a Deployment."""
+
+    version: int
+    replicas: int
+    revision: str
+    shape: str
+    """Digest of all that was applied: changes when somebody else edits it, not when it is scaled."""
+
+
+@dataclass(slots=True)
+class _Children:
+    deployment: DeploymentView | None = None
+    pods: dict[str, tuple[int, Worker, bool]] = field(default_factory=dict)
+    changes: int = 0
+    listed_s: float | None = None
+
+
+class FleetCache:
+    """Pods and Deployments by inference, kept by the watches and filled by a list where they have shown nothing yet."""
+
+    def __init__(self, clock: Callable[[], float], resync_s: float = RESYNC_S) -> None:
+        self._clock = clock
+        self._resync_s = resync_s
+        self._children: dict[Key, _Children] = {}
+
+    def put(self, kind: Kind, body: Body) -> Key | None:
+        """Keep a pod or a Deployment unless something newer is known; the inference it is of, None when it is of none."""
+        key = owner_key(body)
+        if key is None:
+            return None
+        children = self._children.setdefault(key, _Children())
+        children.changes += 1
+        if kind == "deployment":
+            _keep_deployment(children, body)
+        else:
+            _keep_pod(children, body)
+        return key
+
+    def drop(self, kind: Kind, body: Body) -> Key | None:
+        """Forget a pod or a Deployment that is gone; the inference it was of."""
+        key = owner_key(body)
+        children = self._children.get(key) if key is not None else None
+        if children is None:
+            return key
+        children.changes += 1
+        if kind == "deployment":
+            children.deployment = None
+        else:
+            children.pods.pop(body["metadata"]["name"], None)
+        return key
+
+    def scaled(self, ref: Ref, replicas: int, version: int) -> None:
+        """Keep the size that was just ordered, before the watch tells it."""
+        children = self._children.get(_key(ref))
+        if children is not None and children.deployment is not None and children.deployment.version <= version:
+            children.deployment = replace(children.deployment, replicas=replicas, version=version)
+
+    def changes(self, ref: Ref) -> int:
+        """Counts what was put and dropped; taken before a list, it tells `fill` whether the list is out of date."""
+        return self._children.setdefault(_key(ref), _Children()).changes
+
+    def fill(self, ref: Ref, deployment: Body | None, pods: Sequence[Body], changes: int) -> Fleet:
+        """The fleet of a list; kept unless a watch told something while it was made."""
+        listed = _Children(changes=changes, listed_s=self._clock())
+        if deployment is not None:
+            _keep_deployment(listed, deployment)
+        for pod in pods:
+            _keep_pod(listed, pod)
+        if self.changes(ref) == changes:
+            self._children[_key(ref)] = listed
+        return _fleet(listed)
+
+    def fleet(self, ref: Ref) -> Fleet | None:
+        """The fleet as it is known; None when a list is due."""
+        children = self._children.get(_key(ref))
+        if children is None or children.listed_s is None or self._clock() - children.listed_s > self._resync_s:
+            return None
+        return _fleet(children)
+
+    def deployment(self, ref: Ref) -> DeploymentView | None:
+        """The Deployment as it is known."""
+        children = self._children.get(_key(ref))
+        return None if children is None else children.deployment
+
+    def forget(self, ref: Ref) -> None:
+        """The inference is gone; its children, which go a little later, are listed again should it come back."""
+        self._children.pop(_key(ref), None)
+
+
+def owner_key(body: Body) -> Key | None:
+    """(namespace, inference) of a child by its labels."""
+    metadata = body.get("metadata", {})
+    name = (metadata.get("labels") or {}).get(names.LABEL_INFERENCE)
+    return None if name is None else (metadata.get("namespace", ""), name)
+
+
+def version_of(body: Body) -> int:
+    """The resourceVersion as a number: later is larger for objects of one type."""
+    text = str(body.get("metadata", {}).get("resourceVersion", ""))
+    return int(text) if text.isdecimal() else 0
+
+
+def view_deployment(body: Body) -> DeploymentView:
+    """The part of a Deployment that is kept."""
+    spec = body.get("spec", {})
+    labels = spec.get("template", {}).get("metadata", {}).get("labels", {})
+    shape = {"spec": {key: value for key, value in spec.items() if key != "replicas"}, "labels": body["metadata"].get("labels")}
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
+    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), labels.get(names.LABEL_REVISION, ""), digest)
+
+
+def _keep_deployment(children: _Children, body: Body) -> None:
+    seen = view_deployment(body)
+    if children.deployment is None or seen.version >= children.deployment.version:
+        children.deployment = seen
+
+
+def _keep_pod(children: _Children, body: Body) -> None:
+    name, version = body["metadata"]["name"], version_of(body)
+    known = children.pods.get(name)
+    if known is None or version >= known[0]:
+        children.pods[name] = (version, worker_from_pod(body), is_over(body))
+
+
+def _fleet(children: _Children) -> Fleet:
+    over = [worker for _, worker, ended in children.pods.values() if ended]
+    workers = [worker for _, worker, ended in children.pods.values() if not ended]
+    # Pods that are over stay listed until they are collected; the newest one tells why there is no other.
+    if not workers and over:
+        workers = [max(over, key=lambda worker: worker.created_s)]
+    deployment = children.deployment
+    return Fleet(
+        replicas=None if deployment is None else deployment.replicas,
+        workers=tuple(sorted(workers, key=lambda worker: (worker.created_s, worker.name))),
+        revision=None if deployment is None else deployment.revision,
+    )
+
+
+def _key(ref: Ref) -> Key:
+    return ref.namespace, ref.name
