@@ -25,7 +25,14 @@ class RefusedError(Exception):
 
 
 class WorkerError(Exception):
-    """A worker's control port did not answer, or not with what the contract says."""
+    """A worker's control port did not answer, or not with what the contract says.
+
+    `status` is the HTTP status of an answer that was not 200.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)

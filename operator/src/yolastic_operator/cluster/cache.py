@@ -1,7 +1,5 @@
 """What the watches showed last, so that a turn at rest asks the API server nothing. No I/O."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
@@ -25,8 +23,6 @@ class DeploymentView:
     version: int
     replicas: int
     revision: str
-    shape: str
-    """Digest of all that was applied: changes when somebody else edits it, not when it is scaled."""
 
 
 @dataclass(slots=True)
@@ -99,11 +95,6 @@ class FleetCache:
             return None
         return _fleet(children)
 
-    def deployment(self, ref: Ref) -> DeploymentView | None:
-        """The Deployment as it is known."""
-        children = self._children.get(_key(ref))
-        return None if children is None else children.deployment
-
     def forget(self, ref: Ref) -> None:
         """The inference is gone; its children, which go a little later, are listed again should it come back."""
         self._children.pop(_key(ref), None)
@@ -126,9 +117,7 @@ def view_deployment(body: Body) -> DeploymentView:
     """The part of a Deployment that is kept."""
     spec = body.get("spec", {})
     labels = spec.get("template", {}).get("metadata", {}).get("labels", {})
-    shape = {"spec": {key: value for key, value in spec.items() if key != "replicas"}, "labels": body["metadata"].get("labels")}
-    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()
-    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), labels.get(names.LABEL_REVISION, ""), digest)
+    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), labels.get(names.LABEL_REVISION, ""))
 
 
 def _keep_deployment(children: _Children, body: Body) -> None:

@@ -59,7 +59,7 @@ class ControlClient:
         if body is None:
             raise WorkerError(f"{method} {url}: the answer is longer than {MAX_ANSWER_BYTES} bytes")
         if status != 200:
-            raise WorkerError(f"{method} {url}: status {status}{_excerpt(body)}")
+            raise WorkerError(f"{method} {url}: status {status}{_excerpt(body)}", status)
         return body
 
 

@@ -1,0 +1,250 @@
+"""The cluster verbs on Kubernetes: server-side apply, the scale subresource, the control ports of pods."""
+
+import base64
+import binascii
+import secrets
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from yolastic_contract import names
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_contract.state import CeilingGrant, WorkerState
+from yolastic_operator.act import manifests
+from yolastic_operator.act.manifests import Manifest, Surroundings
+from yolastic_operator.cluster.api import ApiError, KubernetesApi
+from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
+from yolastic_operator.cluster.cache import FleetCache, version_of
+from yolastic_operator.cluster.control import ControlClient
+from yolastic_operator.model import Fleet, Ref, Worker, Workload
+from yolastic_operator.refusal import describe
+
+SCALE_MANAGER: Final = f"{names.OPERATOR_NAME}-scale"
+"""Field manager that holds `spec.replicas` of a new Deployment while the other one lets go of it."""
+TOKEN_BYTES: Final = 32
+_PLURALS: Final = {
+    "Deployment": "apis/apps/v1/namespaces/{}/deployments",
+    "Service": "api/v1/namespaces/{}/services",
+    "Secret": "api/v1/namespaces/{}/secrets",
+    "NetworkPolicy": "apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "Pod": "api/v1/namespaces/{}/pods",
+    "Event": "apis/events.k8s.io/v1/namespaces/{}/events",
+    "YoloInference": f"apis/{names.API_VERSION}/namespaces/{{}}/{names.INFERENCE_PLURAL}",
+}
+_RUNTIMES: Final = f"/apis/{names.API_VERSION}/{names.RUNTIME_PLURAL}"
+
+
+class KubernetesCluster:
+    """Speaks `Cluster`. Reads pods, Deployments and runtimes from what the watches showed and lists what they did not."""
+
+    def __init__(
+        self,
+        api: KubernetesApi,
+        control: ControlClient,
+        surroundings: Surroundings,
+        cache: FleetCache,
+        runtimes: Mapping[str, Mapping[str, Any]],
+        *,
+        instance: str = names.OPERATOR_NAME,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._api = api
+        self._control = control
+        self._surroundings = surroundings
+        self._cache = cache
+        self._runtimes = runtimes
+        self._instance = instance
+        self._wall = wall
+        self._tokens: dict[Ref, str] = {}
+        self._mine: set[tuple[Ref, str]] = set()
+        """Children that were seen not to be somebody else's."""
+
+    async def runtime(self, name: str) -> RuntimeSpec | None:
+        """The runtime of that name, or None. Raises RefusedError for one that this version cannot read."""
+        body = self._runtimes.get(name) or await self._api.get(f"{_RUNTIMES}/{name}")
+        if body is None:
+            return None
+        try:
+            return RuntimeSpec.model_validate(body.get("spec", {}))
+        except ValidationError as error:
+            raise RefusedError("RuntimeInvalid", f"YoloRuntime {name}: {describe(error)}") from error
+
+    async def ensure(self, workload: Workload, replicas: int) -> None:
+        """Apply the children; a new Deployment starts with `replicas`, the size of an old one is left alone."""
+        try:
+            children = manifests.render(workload, self._surroundings)
+        except ValueError as error:
+            raise RefusedError("UriNotAllowed", str(error)) from error
+        # The Secret comes first, because no pod starts without it.
+        await self._ensure_secret(workload)
+        for child in children:
+            if child["kind"] == "Deployment":
+                await self._apply_deployment(child, replicas)
+                continue
+            mine = (workload.ref, child["kind"])
+            if mine not in self._mine:
+                await self._owned(child)
+            await self._api.apply(_path(child), child)
+            self._mine.add(mine)
+
+    async def fleet(self, ref: Ref) -> Fleet:
+        """The size ordered and the workers there are, from the watches where they have shown them."""
+        known = self._cache.fleet(ref)
+        if known is not None:
+            return known
+        changes = self._cache.changes(ref)
+        selector = ",".join(f"{key}={value}" for key, value in names.worker_labels(ref.name).items())
+        deployment = await self._api.get(_path_of("Deployment", ref))
+        pods = await self._api.list(_path_of("Pod", ref, ""), selector)
+        return self._cache.fill(ref, deployment, pods, changes)
+
+    async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
+        """Order a size through the scale subresource; the victims' pods are marked as the cheapest to delete before."""
+        for rank, name in enumerate(victims):
+            await self._mark(ref, name, cost=rank - 1000)
+        scale = await self._api.merge(f"{_path_of('Deployment', ref)}/scale", {"spec": {"replicas": replicas}})
+        self._cache.scaled(ref, replicas, version_of(scale))
+
+    async def url(self, ref: Ref) -> str:
+        """Where clients in the cluster send images."""
+        return f"http://{ref.name}.{ref.namespace}.svc"
+
+    async def state(self, ref: Ref, worker: Worker) -> WorkerState:
+        """`GET /state` of the pod."""
+        return await self._control.state(_base_url(worker))
+
+    async def grant(self, ref: Ref, worker: Worker, grant: CeilingGrant) -> None:
+        """`PUT /ceiling` of the pod."""
+        await self._authorized(ref, lambda token: self._control.grant(_base_url(worker), token, grant))
+
+    async def drain(self, ref: Ref, worker: Worker) -> None:
+        """`POST /drain` of the pod."""
+        await self._authorized(ref, lambda token: self._control.drain(_base_url(worker), token))
+
+    async def rebalance(self, ref: Ref, worker: Worker) -> None:
+        """`POST /rebalance` of the pod."""
+        await self._authorized(ref, lambda token: self._control.rebalance(_base_url(worker), token))
+
+    async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
+        """Apply the status; never to an object that was made anew under the same name, nor to one that is gone."""
+        metadata = {"name": ref.name, "namespace": ref.namespace} | ({"uid": ref.uid} if ref.uid else {})
+        body = {"apiVersion": names.API_VERSION, "kind": names.INFERENCE_KIND, "metadata": metadata, "status": status}
+        await self._api.apply(f"{_path_of(names.INFERENCE_KIND, ref)}/status", body)
+
+    async def post_event(self, ref: Ref, event: Event) -> None:
+        """Create an event about the inference."""
+        regarding = {"apiVersion": names.API_VERSION, "kind": names.INFERENCE_KIND, "name": ref.name, "namespace": ref.namespace}
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": f"{ref.name}.{uuid.uuid4().hex[:16]}", "namespace": ref.namespace},
+            "regarding": regarding | ({"uid": ref.uid} if ref.uid else {}),
+            "eventTime": datetime.fromtimestamp(self._wall(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "reportingController": names.OPERATOR_NAME,
+            "reportingInstance": self._instance,
+            "action": "Reconcile",
+            "type": event.type,
+            "reason": event.reason,
+            "note": event.message[:1024],
+        }
+        await self._api.create(_path_of("Event", ref, ""), body)
+
+    def forget(self, ref: Ref) -> None:
+        """The inference is gone: drop what was kept about it."""
+        self._tokens.pop(ref, None)
+        self._mine = {item for item in self._mine if item[0] != ref}
+        self._cache.forget(ref)
+
+    async def _apply_deployment(self, manifest: Manifest, replicas: int) -> None:
+        path = _path(manifest)
+        if await self._owned(manifest) is None:
+            # Applied without a size it would start one worker, whatever is wanted; applied with a size it would be reset to 1
+            # when the size is left out later. So a second manager takes the size over and keeps it when the first lets go.
+            await self._api.apply(path, manifests.with_replicas(manifest, replicas))
+            await self._api.apply(path, manifests.only_replicas(manifest, replicas), manager=SCALE_MANAGER)
+        self._cache.put("deployment", await self._api.apply(path, manifest))
+
+    async def _ensure_secret(self, workload: Workload) -> None:
+        """The token is made once and kept for as long as the Secret lives."""
+        wanted = manifests.control_secret(workload, "")
+        live = await self._owned(wanted)
+        token = _token_in(live) or secrets.token_urlsafe(TOKEN_BYTES)
+        wanted = manifests.control_secret(workload, token)
+        if live is None or any(live.get(key) != wanted[key] for key in ("type", "data")) or not _same_owner(live, wanted):
+            await self._api.apply(_path(wanted), wanted)
+        self._tokens[workload.ref] = token
+
+    async def _owned(self, manifest: Manifest) -> Manifest | None:
+        """The child as it is; None when there is none.
+
+        Raises:
+            RefusedError: something of that name is there that was not made for this inference: it is never taken over.
+        """
+        live = await self._api.get(_path(manifest))
+        if live is None:
+            return None
+        wanted, labels = manifest["metadata"]["labels"], live["metadata"].get("labels") or {}
+        if any(labels.get(key) != wanted[key] for key in wanted):
+            message = f"{manifest['kind']} {manifest['metadata']['name']} exists already and is not of this inference"
+            raise RefusedError("NameTaken", message)
+        return live
+
+    async def _mark(self, ref: Ref, pod: str, cost: int) -> None:
+        patch = {"metadata": {"annotations": {names.POD_DELETION_COST: str(cost)}}}
+        try:
+            await self._api.merge(_path_of("Pod", ref, pod), patch)
+        except ApiError as error:
+            if error.code != 404:  # a pod that is gone needs no mark
+                raise
+
+    async def _authorized(self, ref: Ref, call: Callable[[str], Awaitable[None]]) -> None:
+        """A call to a control port; a token that is refused is read again, once."""
+        token = self._tokens.get(ref)
+        if token is not None:
+            try:
+                return await call(token)
+            except WorkerError as error:
+                if error.status != 401:
+                    raise
+        secret = await self._api.get(_path_of("Secret", ref, names.control_secret_name(ref.name)))
+        token = _token_in(secret)
+        if token is None:
+            raise ClusterError(f"Secret {names.control_secret_name(ref.name)} holds no control token yet")
+        self._tokens[ref] = token
+        return await call(token)
+
+
+def _token_in(secret: Mapping[str, Any] | None) -> str | None:
+    encoded = ((secret or {}).get("data") or {}).get(names.CONTROL_TOKEN_KEY)
+    try:
+        return base64.b64decode(encoded, validate=True).decode("ascii") if encoded else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _same_owner(live: Manifest, wanted: Manifest) -> bool:
+    owners = [owner.get("uid") for owner in live["metadata"].get("ownerReferences") or []]
+    return owners == [owner["uid"] for owner in wanted["metadata"]["ownerReferences"]]
+
+
+def _path(manifest: Manifest) -> str:
+    metadata = manifest["metadata"]
+    return f"/{_PLURALS[manifest['kind']].format(metadata['namespace'])}/{metadata['name']}"
+
+
+def _path_of(kind: str, ref: Ref, name: str | None = None) -> str:
+    """Path of an object; by default that of the inference's name, with an empty name that of all of the kind."""
+    folder = f"/{_PLURALS[kind].format(ref.namespace)}"
+    name = ref.name if name is None else name
+    return f"{folder}/{name}" if name else folder
+
+
+def _base_url(worker: Worker) -> str:
+    if worker.address is None:
+        raise WorkerError(f"{worker.name} has no address yet")
+    host = f"[{worker.address}]" if ":" in worker.address else worker.address
+    return f"http://{host}:{worker.control_port}"
