@@ -1,0 +1,217 @@
+"""What an encoded image is, from its bytes alone, before anything is decoded.
+
+A header is read with plain comparisons: bodies come from strangers, and every step here is bounded by a small count.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class ImageFormat(StrEnum):
+    """Formats that are served; recognised by content, never by name or content type."""
+
+    JPEG = "jpeg"
+    PNG = "png"
+    WEBP = "webp"
+    BMP = "bmp"
+
+
+class ImageRefused(Exception):  # noqa: N818 - an answer, not an accident
+    """This image will not be decoded.
+
+    `status` is the HTTP status (400, 413 or 415), `code` a stable word, `message` a sentence for the client.
+    """
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What may be decoded at most."""
+
+    max_pixels: int = 50_000_000
+    max_side: int = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the first bytes of an image tell; sides in pixels as stored, before EXIF orientation."""
+
+    format: ImageFormat
+    width: int
+    height: int
+
+
+DEFAULT_LIMITS: Final = ImageLimits()
+
+_PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+_JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8\xff", b"\xff\xd9", b"\xff\xda"
+_JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+"""SOF0..SOF15 without DHT, JPG and DAC, which share their range."""
+_JPEG_BARE: Final = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}
+"""Markers without a length, and the escaped 0xFF of stray data."""
+_MAX_JPEG_SEGMENTS: Final = 4096
+_MAX_JPEG_SCANS: Final = 100
+"""Progressive files have about 10; each one makes the decoder walk over all pixels."""
+_BMP_UNCOMPRESSED: Final = frozenset({0, 3, 6})
+
+
+class _Cut(Exception):  # noqa: N818 - private
+    """The data end before what is needed."""
+
+
+def read_header(body: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
+    """Format and size of an image, without decoding it; also refuses data that are visibly cut off.
+
+    Raises:
+        ImageRefused: 400 empty, broken or cut off; 413 too many pixels or a side too long; 415 not a known format.
+    """
+    if not body:
+        raise ImageRefused(400, "empty_body", "the body is empty")
+    image_format = _sniff(body)
+    sides_of, is_complete = _PARSERS[image_format]
+    try:
+        width, height = sides_of(body)
+    except (_Cut, struct.error, IndexError):
+        raise _broken(image_format, "is cut off or its header is broken") from None
+    if width < 1 or height < 1:
+        raise _broken(image_format, "has no pixels")
+    if max(width, height) > limits.max_side:
+        raise ImageRefused(413, "image_too_large", f"{width} x {height} pixels: no side may exceed {limits.max_side}")
+    if width * height > limits.max_pixels:
+        raise ImageRefused(413, "image_too_large", f"{width} x {height} pixels: at most {limits.max_pixels} are allowed")
+    if not is_complete(body):
+        raise _broken(image_format, "is cut off")
+    return Header(image_format, width, height)
+
+
+def _broken(image_format: ImageFormat, what: str) -> ImageRefused:
+    return ImageRefused(400, "broken_image", f"the {image_format.upper()} image {what}")
+
+
+def _sniff(body: bytes) -> ImageFormat:
+    if body.startswith(_JPEG_START):
+        return ImageFormat.JPEG
+    if body.startswith(_PNG_SIGNATURE):
+        return ImageFormat.PNG
+    if body[:4] == b"RIFF" and body[8:12] == b"WEBP":
+        return ImageFormat.WEBP
+    if body[:2] == b"BM" and body[6:10] == b"\0\0\0\0":  # the reserved words: two letters alone may begin a text
+        return ImageFormat.BMP
+    raise ImageRefused(415, "unsupported_format", "the body is not a JPEG, PNG, WebP or BMP image")
+
+
+def _jpeg_frame_at(body: bytes) -> int:
+    """Walk the segments to the frame header (ITU T.81 B.2.2): position behind its length field."""
+    position = 2
+    for _ in range(_MAX_JPEG_SEGMENTS):
+        position = body.find(b"\xff", position)  # decoders skip stray bytes between segments, so does this
+        if position < 0:
+            raise _Cut
+        marker = body[position + 1]
+        if marker == 0xFF:  # fill byte
+            position += 1
+            continue
+        position += 2
+        if marker in _JPEG_BARE:
+            continue
+        if marker in (0xD9, 0xDA):  # the end, or pixels, before any frame
+            raise _Cut
+        if marker in _JPEG_FRAMES:
+            return position + 2
+        (length,) = struct.unpack_from(">H", body, position)
+        position += length
+    raise _Cut
+
+
+def _jpeg_sides(body: bytes) -> tuple[int, int]:
+    height, width = struct.unpack_from(">HH", body, _jpeg_frame_at(body) + 1)
+    return width, height
+
+
+def _jpeg_is_complete(body: bytes) -> bool:
+    """Has a scan and an end after it; a file with absurdly many scans is refused here as well."""
+    scan = body.find(_JPEG_SCAN, _jpeg_frame_at(body))
+    if scan < 0 or body.find(_JPEG_END, scan) < 0:
+        return False
+    if body.count(_JPEG_SCAN, scan) > _MAX_JPEG_SCANS:
+        raise _broken(ImageFormat.JPEG, f"has more than {_MAX_JPEG_SCANS} scans")
+    return True
+
+
+def _png_sides(body: bytes) -> tuple[int, int]:
+    if body[12:16] != b"IHDR":
+        raise _Cut
+    width, height = struct.unpack_from(">II", body, 16)
+    return width, height
+
+
+def _png_is_complete(body: bytes) -> bool:
+    return body.rfind(_PNG_END) >= 0
+
+
+def _webp_sides(body: bytes) -> tuple[int, int]:
+    """The first chunk tells: VP8X (canvas), VP8L (lossless) or VP8 (a key frame), after RFC 9649."""
+    chunk = body[12:16]
+    if chunk == b"VP8X":
+        if len(body) < 30:
+            raise _Cut
+        return 1 + int.from_bytes(body[24:27], "little"), 1 + int.from_bytes(body[27:30], "little")
+    if chunk == b"VP8L":
+        if body[20] != 0x2F:
+            raise _Cut
+        (bits,) = struct.unpack_from("<I", body, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if chunk == b"VP8 ":
+        if body[23:26] != b"\x9d\x01\x2a":
+            raise _Cut
+        width, height = struct.unpack_from("<HH", body, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    raise _Cut
+
+
+def _webp_is_complete(body: bytes) -> bool:
+    return int.from_bytes(body[4:8], "little") + 8 <= len(body)
+
+
+def _bmp_fields(body: bytes) -> tuple[int, int, int, int]:
+    """Width, height, bits a pixel, compression."""
+    (size,) = struct.unpack_from("<I", body, 14)
+    if size == 12:  # the OS/2 header
+        width, height, _, bits = struct.unpack_from("<HHHH", body, 18)
+        return width, height, bits, 0
+    if size < 40:
+        raise _Cut
+    width, height, _, bits, compression = struct.unpack_from("<iiHHI", body, 18)
+    return width, abs(height), bits, compression  # a negative height: rows from the top
+
+
+def _bmp_sides(body: bytes) -> tuple[int, int]:
+    width, height, _, _ = _bmp_fields(body)
+    return width, height
+
+
+def _bmp_is_complete(body: bytes) -> bool:
+    """Rows of four-byte multiples from the pixel offset; the file size field is often wrong and not asked."""
+    width, height, bits, compression = _bmp_fields(body)
+    if compression not in _BMP_UNCOMPRESSED:
+        return True  # run lengths: the decoder notices
+    (offset,) = struct.unpack_from("<I", body, 10)
+    return bool(offset + (width * bits + 31) // 32 * 4 * height <= len(body))
+
+
+_Sides = Callable[[bytes], tuple[int, int]]
+_PARSERS: Final[dict[ImageFormat, tuple[_Sides, Callable[[bytes], bool]]]] = {
+    ImageFormat.JPEG: (_jpeg_sides, _jpeg_is_complete),
+    ImageFormat.PNG: (_png_sides, _png_is_complete),
+    ImageFormat.WEBP: (_webp_sides, _webp_is_complete),
+    ImageFormat.BMP: (_bmp_sides, _bmp_is_complete),
+}
