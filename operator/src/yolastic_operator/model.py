@@ -141,6 +141,8 @@ class PolicyState:
     """What the last turn wanted."""
     tiers: "Tiers | None" = None
     """What the last turn granted."""
+    revision: str | None = None
+    """The revision whose workers the tiers were granted to: another one starts from its own fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,7 @@ class Decision:
     ceiling: CeilingDecision | None
     """None until a worker of this revision has told its fit."""
     victims: tuple[str, ...]
-    """Workers to drain now because fewer are wanted, in the order they should go."""
+    """Workers that should go because fewer are wanted, those that drain already first: ordered size less the desired one."""
     conditions: tuple[ConditionUpdate, ...]
     state: PolicyState
 

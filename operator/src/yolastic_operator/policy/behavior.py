@@ -89,9 +89,9 @@ def clamp(
     `history` is that of the steps before this one; add this step with `remember_recommendation` and `remember_scale`.
     """
     if behavior is None:
-        return _clamp_plain(recommended, current, minimum, maximum, history, now_s)
+        return _clamp_plain(recommended, current, minimum=minimum, maximum=maximum, history=history, now_s=now_s)
     up, down = _rules(behavior.scale_up, _UP), _rules(behavior.scale_down, _DOWN)
-    stabilized = _stabilize(recommended, current, up.window_s, down.window_s, history.recommendations, now_s)
+    stabilized = _stabilize(recommended, current, up, down, history=history, now_s=now_s)
     if stabilized > current:
         limit = max(_rate_limit(current, up, history.scale_events, now_s, sign=1), current)
         highest = min(limit, maximum)
@@ -147,7 +147,7 @@ def down_window_s(behavior: Behavior | None) -> float:
     return DOWNSCALE_WINDOW_S if behavior is None else _rules(behavior.scale_down, _DOWN).window_s
 
 
-def _clamp_plain(recommended: int, current: int, minimum: int, maximum: int, history: History, now_s: float) -> Clamped:
+def _clamp_plain(recommended: int, current: int, *, minimum: int, maximum: int, history: History, now_s: float) -> Clamped:
     cutoff_s = now_s - DOWNSCALE_WINDOW_S
     stabilized = max([recommended, *(past.replicas for past in history.recommendations if past.time_s >= cutoff_s)])
     # Kubernetes limits one step of its 15 s; turns may be more frequent, so growth counts from the period's start.
@@ -160,11 +160,10 @@ def _clamp_plain(recommended: int, current: int, minimum: int, maximum: int, his
     return Clamped(stabilized, "DesiredWithinRange", stabilized)
 
 
-def _stabilize(
-    recommended: int, current: int, up_s: float, down_s: float, recommendations: tuple[Recommendation, ...], now_s: float
-) -> int:
-    lowest = min([recommended, *(past.replicas for past in recommendations if past.time_s > now_s - up_s)])
-    highest = max([recommended, *(past.replicas for past in recommendations if past.time_s > now_s - down_s)])
+def _stabilize(recommended: int, current: int, up: Rules, down: Rules, *, history: History, now_s: float) -> int:
+    past = history.recommendations
+    lowest = min([recommended, *(one.replicas for one in past if one.time_s > now_s - up.window_s)])
+    highest = max([recommended, *(one.replicas for one in past if one.time_s > now_s - down.window_s)])
     return min(max(current, lowest), highest)
 
 
