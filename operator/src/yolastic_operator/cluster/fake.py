@@ -1,0 +1,258 @@
+"""A cluster in memory with workers that follow a tiny model, on a clock that a test moves: the loop in milliseconds.
+
+A worker becomes ready `start_s` after it was made, takes an equal share of `demand_per_s`, and empties `drain_s` after it was
+told to drain. A new revision is rolled out worker by worker, the new one first.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from yolastic_contract.names import buckets_up_to
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_contract.state import CeilingGrant, CeilingState, Fit, LoadState, MemoryState, ModelState, Phase, WorkerState
+from yolastic_operator.cluster.base import Event, WorkerError
+from yolastic_operator.model import Fleet, Ref, Worker, WorkerPhase, Workload
+
+MIB: Final = 2**20
+
+
+@dataclass(slots=True)
+class FakeWorker:
+    """One worker; change its fields to make it what a test needs."""
+
+    name: str
+    revision: str
+    created_s: float
+    starts_s: float
+    """When it becomes ready; infinity: never."""
+    ceiling: CeilingState
+    drains_s: float | None = None
+    """Since when it drains."""
+    failure_reason: str | None = None
+    failure_message: str = ""
+    unschedulable: bool = False
+    hangs: bool = False
+    """Its control port never answers."""
+    broken: str | None = None
+    """Its control port answers with this fault."""
+    state_change: Callable[[WorkerState], WorkerState] | None = None
+    """Changes what it says of itself."""
+
+
+@dataclass
+class FakeCluster:
+    """Speaks `Cluster`. Verbs listed in `faults` raise what stands there."""
+
+    clock: Callable[[], float]
+    """Seconds; also the Unix time of everything in it."""
+    runtimes: dict[str, RuntimeSpec] = field(default_factory=lambda: {"cpu": RuntimeSpec(image="example/worker:1")})
+    start_s: float = 10.0
+    drain_s: float = 2.0
+    """From a drain to nothing in flight."""
+    places: int | None = None
+    """How many workers find a device; the rest stay unschedulable."""
+    demand_per_s: float = 0.0
+    """Images/s for all of them together."""
+    speed: Fit = field(default_factory=lambda: Fit(fixed=0.020, per_image=0.001, samples=20))
+    memory: Fit = field(default_factory=lambda: Fit(fixed=600.0 * MIB, per_image=60.0 * MIB, samples=6))
+    memory_limit_bytes: int | None = 4096 * MIB
+
+    faults: dict[str, Exception] = field(default_factory=dict)
+    calls: list[tuple[str, Any]] = field(default_factory=list)
+    """(verb, what it was about) of everything that changes something, in order."""
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    workers: dict[str, FakeWorker] = field(default_factory=dict)
+    replicas: int | None = None
+    workload: Workload | None = None
+    _made: int = 0
+
+    async def runtime(self, name: str) -> RuntimeSpec | None:
+        """The runtime of that name."""
+        self._fault("runtime")
+        return self.runtimes.get(name)
+
+    async def ensure(self, workload: Workload, replicas: int) -> None:
+        """Remember what to run; the first time order `replicas`."""
+        self._fault("ensure")
+        if self.workload is None or self.workload.revision != workload.revision:
+            self.calls.append(("ensure", workload.revision))
+        self.workload = workload
+        if self.replicas is None:
+            self.replicas = replicas
+        self._settle(())
+
+    async def fleet(self, ref: Ref) -> Fleet:
+        """The workers as of now."""
+        self._fault("fleet")
+        self._settle(())
+        revision = self.workload.revision if self.workload else None
+        return Fleet(self.replicas, tuple(self._worker(worker) for worker in self.workers.values()), revision)
+
+    async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
+        """Order a size; like a ReplicaSet, what has no place goes first, then what is not ready, then `victims`."""
+        self._fault("scale")
+        self.calls.append(("scale", (replicas, tuple(victims))))
+        self.replicas = replicas
+        self._settle(victims)
+
+    async def url(self, ref: Ref) -> str:
+        """Where clients would send images."""
+        self._fault("url")
+        return f"http://{ref.name}.{ref.namespace}.svc/predict"
+
+    async def state(self, ref: Ref, worker: Worker) -> WorkerState:
+        """What the worker says of itself."""
+        fake = await self._reach("state", worker)
+        state = self._state(fake)
+        return fake.state_change(state) if fake.state_change else state
+
+    async def grant(self, ref: Ref, worker: Worker, grant: CeilingGrant) -> None:
+        """Take the tiers over at once."""
+        fake = await self._reach("grant", worker)
+        self.calls.append(("grant", (worker.name, grant.base, grant.ceiling)))
+        fake.ceiling = CeilingState(base=grant.base, ceiling=grant.ceiling, effective=grant.base, burst=False, granted=True)
+
+    async def drain(self, ref: Ref, worker: Worker) -> None:
+        """Begin to drain."""
+        fake = await self._reach("drain", worker)
+        self.calls.append(("drain", worker.name))
+        fake.drains_s = self.clock() if fake.drains_s is None else fake.drains_s
+
+    async def rebalance(self, ref: Ref, worker: Worker) -> None:
+        """Nothing but a record."""
+        await self._reach("rebalance", worker)
+        self.calls.append(("rebalance", worker.name))
+
+    async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
+        """Keep it."""
+        self._fault("write_status")
+        self.statuses.append(status)
+
+    async def post_event(self, ref: Ref, event: Event) -> None:
+        """Keep it."""
+        self._fault("post_event")
+        self.events.append(event)
+
+    def told(self, verb: str) -> list[Any]:
+        """What a verb was called with, in order."""
+        return [about for name, about in self.calls if name == verb]
+
+    def _fault(self, verb: str) -> None:
+        if verb in self.faults:
+            raise self.faults[verb]
+
+    async def _reach(self, verb: str, worker: Worker) -> FakeWorker:
+        self._fault(verb)
+        fake = self.workers.get(worker.name)
+        if fake is None:
+            raise WorkerError(f"{worker.name}: connection refused")
+        if fake.hangs:
+            await asyncio.Event().wait()
+        if fake.broken is not None:
+            raise WorkerError(f"{worker.name}: {fake.broken}")
+        return fake
+
+    def _settle(self, victims: Sequence[str]) -> None:
+        """Bring the workers to the ordered size and revision."""
+        if self.workload is None or self.replicas is None:
+            return
+        revision = self.workload.revision
+        old = [fake.name for fake in self.workers.values() if fake.revision != revision]
+        # Surge 1: while old ones are left there may be one worker more than ordered.
+        allowed = self.replicas + 1 if old and self.replicas else self.replicas
+        while len(self.workers) > allowed:
+            del self.workers[min(self.workers.values(), key=lambda fake: self._leaves_first(fake, victims)).name]
+        while len(self.workers) < self.replicas:
+            self._make(revision)
+        old = [name for name in old if name in self.workers]
+        new = [fake for fake in self.workers.values() if fake.revision == revision]
+        if old and all(self._ready(fake) for fake in new):
+            if len(self.workers) > self.replicas:
+                del self.workers[old[0]]
+            if len(new) < self.replicas:
+                self._make(revision)
+        for index, fake in enumerate(self.workers.values()):
+            fake.unschedulable = self.places is not None and index >= self.places
+
+    def _leaves_first(self, fake: FakeWorker, victims: Sequence[str]) -> tuple[bool, bool, bool, float]:
+        return (not fake.unschedulable, self._ready(fake), fake.name not in victims, -fake.created_s)
+
+    def _make(self, revision: str) -> None:
+        self._made += 1
+        now_s = self.clock()
+        max_batch = self.workload.spec.batching.max_size if self.workload else 32
+        own = CeilingState(base=max_batch, ceiling=max_batch, effective=max_batch, burst=False, granted=False)
+        fake = FakeWorker(f"worker-{self._made}", revision, now_s, now_s + self.start_s, own)
+        self.workers[fake.name] = fake
+
+    def _ready(self, fake: FakeWorker) -> bool:
+        started = self.clock() >= fake.starts_s and not fake.unschedulable
+        return started and fake.drains_s is None and fake.failure_reason is None
+
+    def _phase(self, fake: FakeWorker) -> WorkerPhase:
+        if fake.failure_reason is not None:
+            return "Failed"
+        if fake.unschedulable:
+            return "Pending"
+        if fake.drains_s is not None:
+            return "Draining"
+        return "Ready" if self._ready(fake) else "Starting"
+
+    def _worker(self, fake: FakeWorker) -> Worker:
+        worker = Worker(fake.name, fake.revision, self._phase(fake), fake.created_s, ready=self._ready(fake))
+        return replace(
+            worker,
+            address=None if fake.unschedulable else "127.0.0.1",
+            unschedulable=fake.unschedulable,
+            failure_reason=fake.failure_reason,
+            failure_message=fake.failure_message,
+        )
+
+    def _state(self, fake: FakeWorker) -> WorkerState:
+        phases: dict[WorkerPhase, Phase] = {"Ready": "Ready", "Draining": "Draining", "Failed": "Failed"}
+        phase = phases.get(self._phase(fake), "Starting")
+        ready = max(sum(self._ready(item) for item in self.workers.values()), 1)
+        share_per_s = self.demand_per_s / ready if phase == "Ready" else 0.0
+        capacity_per_s = fake.ceiling.ceiling / self.speed.at(fake.ceiling.ceiling)
+        drained = fake.drains_s is not None and self.clock() - fake.drains_s >= self.drain_s
+        busy = share_per_s > 0 or fake.drains_s is not None
+        model = self.workload.spec.model if self.workload else None
+        max_batch = self.workload.spec.batching.max_size if self.workload else 32
+        return WorkerState(
+            worker_id=fake.name,
+            version="0",
+            phase=phase,
+            backend="Simulated",
+            device="cpu",
+            device_id=f"GPU-{fake.name}",
+            simulated="a worker in memory",
+            started_s=fake.created_s,
+            ready_after_s=self.start_s if phase == "Ready" else None,
+            max_batch=max_batch,
+            buckets=list(buckets_up_to(max_batch)) if phase == "Ready" else [],
+            model=ModelState(
+                sha256=model.sha256 if model else "", task="Detect", names=["circle"], input_width=64, input_height=64,
+                precision="FP32",
+            ) if phase == "Ready" else None,
+            memory=MemoryState(
+                limit_bytes=self.memory_limit_bytes,
+                limit_source="Device" if self.memory_limit_bytes else None,
+                fit=self.memory if phase == "Ready" else None,
+                observed_peak_bytes=round(self.memory.at(max_batch)) if phase == "Ready" else None,
+            ),
+            speed=self.speed if phase == "Ready" else None,
+            ceiling=fake.ceiling,
+            load=LoadState(
+                ratio=share_per_s / capacity_per_s,
+                arrived_per_s=share_per_s,
+                refused_per_s=0.0,
+                capacity_per_s=capacity_per_s,
+                queue_images=0,
+                queue_oldest_age_s=0.0,
+                inflight_images=3 if busy and not drained else 0,
+                busy_ratio=min(share_per_s / capacity_per_s, 1.0),
+            ),
+        )  # fmt: skip
