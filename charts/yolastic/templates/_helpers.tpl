@@ -1,0 +1,24 @@
+{{/* Name of everything that belongs to the operator: the release's, and what it is. */}}
+{{- define "yolastic.operator" -}}
+{{- $release := .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- if contains "yolastic" $release }}{{ $release }}-operator{{ else }}{{ $release }}-yolastic-operator{{ end }}
+{{- end }}
+
+{{/* Name of what is cluster-wide: two releases in two namespaces do not meet. */}}
+{{- define "yolastic.clusterName" -}}
+{{ .Release.Namespace }}-{{ include "yolastic.operator" . }}
+{{- end }}
+
+{{- define "yolastic.labels" -}}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/part-of: yolastic
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* What the operator's pods are found by; workers let the pods with this name reach their control port. */}}
+{{- define "yolastic.selector" -}}
+app.kubernetes.io/name: yolastic-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
