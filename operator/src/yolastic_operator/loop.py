@@ -22,7 +22,6 @@ from yolastic_operator.model import (
     Observation,
     PolicyState,
     Ref,
-    Tiers,
     Workload,
 )
 from yolastic_operator.observe.observe import Observer
@@ -122,13 +121,7 @@ class Loop:
     def _seeded(self, status: Mapping[str, Any]) -> InferenceStatus:
         if self._status is None:
             self._status = self._written = folding.read(status)
-            batch = self._status.batch
-            self._told_ceiling = batch.ceiling
-            known = batch.base is not None and batch.ceiling is not None and 1 <= batch.base <= batch.ceiling
-            self._policy = PolicyState(
-                desired_replicas=self._status.desired_replicas if self._status.observed_generation else None,
-                tiers=Tiers(batch.base or 1, batch.ceiling or 1) if known else None,
-            )
+            self._told_ceiling = self._status.batch.ceiling
         return self._status
 
     async def _turn(self, previous: InferenceStatus, facts: folding.Facts) -> float:

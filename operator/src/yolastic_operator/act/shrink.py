@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from yolastic_operator.model import Fresh, Missing, Observation, WorkerView
+from yolastic_operator.model import Fresh, Observation, WorkerView
 
 ADOPT_AFTER_S: Final = 10.0
 """A worker that says it drains though nobody here asked it: after this long it is taken for one of ours from before a restart."""
@@ -66,7 +66,13 @@ def plan(
     if desired < supply:
         chosen = [name for name in victims if name in views and name not in going][: supply - desired]
         going |= dict.fromkeys(chosen, now_s)
-    gone = tuple(name for name, since_s in going.items() if _has_left(views[name], now_s - since_s, timeout_s))
+    else:
+        chosen = []
+    gone = tuple(
+        name
+        for name, since_s in going.items()
+        if _has_left(views[name], now_s - since_s, timeout_s) or (name in chosen and not _serves(views[name]))
+    )
     return SizeStep(
         drain=tuple(name for name in going if name not in gone and not _drains(views[name])),
         order=ordered - len(gone) if gone else None,
@@ -86,14 +92,12 @@ def _drains(view: WorkerView) -> bool:
     return isinstance(view.state, Fresh) and view.state.value.phase == "Draining"
 
 
+def _serves(view: WorkerView) -> bool:
+    return view.worker.ready or (isinstance(view.state, Fresh) and view.state.value.load.inflight_images > 0)
+
+
 def _has_left(view: WorkerView, drained_s: float, timeout_s: float) -> bool:
     if drained_s >= timeout_s or view.worker.phase in {"Pending", "Failed"} or view.worker.address is None:
         return True
-    match view.state:
-        case Fresh(value=state):
-            # A worker that was never ready has nothing in flight, whether or not it has heard of the drain.
-            return state.load.inflight_images == 0 and (state.phase == "Draining" or not view.worker.ready)
-        case Missing():
-            return view.worker.phase == "Starting" and not view.worker.ready
-        case _:
-            return False
+    # Without word from it, it may still be at work.
+    return _drains(view) and isinstance(view.state, Fresh) and view.state.value.load.inflight_images == 0
