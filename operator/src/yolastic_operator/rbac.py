@@ -1,40 +1,33 @@
-"""What the operator may do in a cluster: exactly what its code asks for. The chart's roles are generated from this list."""
+"""What the operator may do: exactly the verbs it uses, as rules of a Role. Pure data; the chart's templates are made from it."""
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final
 
 from yolastic_contract import names
 
-Verb = Literal["get", "list", "watch", "create", "patch"]
+Rule = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One permission; `scope` Cluster: it is about objects outside of namespaces, so no Role of a namespace can give it."""
-
-    scope: Literal["Cluster", "Namespace"]
-    group: str
-    resource: str
-    verbs: tuple[Verb, ...]
-    why: str
+def _rule(group: str, resource: str, *verbs: str) -> Rule:
+    return {"apiGroups": [group], "resources": [resource], "verbs": list(verbs)}
 
 
-RULES: Final = (
-    Rule("Cluster", names.GROUP, names.RUNTIME_PLURAL, ("get", "list", "watch"), "how workers run"),
-    Rule(
-        "Namespace",
-        names.GROUP,
-        names.INFERENCE_PLURAL,
-        ("get", "list", "watch", "patch"),
-        "what to serve; its finalizer and annotations are patched",
-    ),
-    Rule("Namespace", names.GROUP, f"{names.INFERENCE_PLURAL}/status", ("patch",), "the status is applied"),
-    Rule("Namespace", "apps", "deployments", ("get", "list", "watch", "create", "patch"), "the workers"),
-    Rule("Namespace", "apps", "deployments/scale", ("patch",), "how many workers"),
-    Rule("Namespace", "", "pods", ("list", "watch", "patch"), "which workers there are; which go first"),
-    Rule("Namespace", "", "services", ("get", "create", "patch"), "where clients send images"),
-    Rule("Namespace", "", "secrets", ("get", "create", "patch"), "the token of the control ports"),
-    Rule("Namespace", "networking.k8s.io", "networkpolicies", ("get", "create", "patch"), "who may reach the control ports"),
-    Rule("Namespace", "events.k8s.io", "events", ("create",), "what was decided"),
-)
-"""Server-side apply of an object that is not there yet needs `create` besides `patch`."""
+CLUSTER_RULES: Final[list[Rule]] = [
+    _rule(names.GROUP, names.RUNTIME_PLURAL, "get", "list", "watch"),
+]
+"""For what has no namespace: a ClusterRole whatever namespaces are served."""
+
+NAMESPACED_RULES: Final[list[Rule]] = [
+    # patch: only the finalizer; the spec is never written.
+    _rule(names.GROUP, names.INFERENCE_PLURAL, "list", "watch", "patch"),
+    _rule(names.GROUP, f"{names.INFERENCE_PLURAL}/status", "patch"),
+    _rule("apps", "deployments", "get", "list", "watch", "create", "patch"),
+    _rule("apps", "deployments/scale", "patch"),
+    _rule("", "services", "get", "create", "patch"),
+    _rule("networking.k8s.io", "networkpolicies", "get", "create", "patch"),
+    # The control Secrets alone are read, by name; never listed.
+    _rule("", "secrets", "get", "create", "patch"),
+    # patch: the deletion cost of a worker that is about to go.
+    _rule("", "pods", "list", "watch", "patch"),
+    _rule("events.k8s.io", "events", "create"),
+]
+"""For the namespaces that are served: a Role in each, or a ClusterRole for all. Nothing may be deleted: owner references do that."""
