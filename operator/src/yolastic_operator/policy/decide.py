@@ -1,10 +1,49 @@
 """One function from an observation to a decision."""
 
+from dataclasses import replace
+
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
-from yolastic_operator.model import Decision, Observation, PolicyState
+from yolastic_operator.model import CeilingDecision, Decision, Observation, PolicyState
+from yolastic_operator.policy import demand, victims
+from yolastic_operator.policy.ceiling import decide_ceiling
+from yolastic_operator.policy.conditions import conditions
+from yolastic_operator.policy.replicas import decide_replicas
 
 
 def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, state: PolicyState, now_s: float) -> Decision:
-    """What to run, what to grant and what to say, from everything one turn knows."""
-    raise RuntimeError("being built")
+    """What to run, what to grant and what to say, from everything one turn knows.
+
+    Args:
+        observation: workers with their readings, and the size ordered.
+        spec: the inference as the user wrote it.
+        runtime: the runtime it names.
+        state: `Decision.state` of the turn before; empty after a restart, which then changes nothing.
+        now_s: Unix time, seconds; never before that of the turn before.
+    """
+    state = replace(state, demand=demand.remember(state.demand, demand.sample(observation, now_s), now_s))
+    sized = decide_replicas(observation, spec, state, now_s)
+    ceiling = decide_ceiling(observation, spec, runtime, state)
+    return Decision(
+        replicas=sized.decision,
+        ceiling=ceiling,
+        victims=victims.choose(observation, sized.decision.desired),
+        conditions=conditions(observation, spec, sized.decision, ceiling),
+        state=_with_tiers(
+            replace(
+                state,
+                recommendations=sized.history.recommendations,
+                scale_events=sized.history.scale_events,
+                desired_replicas=sized.decision.desired,
+            ),
+            ceiling,
+            observation.fleet.revision,
+        ),
+    )
+
+
+def _with_tiers(state: PolicyState, ceiling: CeilingDecision | None, revision: str | None) -> PolicyState:
+    if ceiling is not None:
+        return replace(state, tiers=ceiling.tiers, revision=revision)
+    # A moment without any worker's figures changes nothing; a new revision starts anew.
+    return state if state.revision == revision else replace(state, tiers=None, revision=revision)

@@ -1,0 +1,118 @@
+"""What the workers' load asks for: the autoscaler's calculation on load ratios, and never a shrink on guesswork."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from yolastic_contract.inference import Autoscaling
+from yolastic_operator.model import DemandSample, Fresh, Missing, Observation, Source, WorkerView
+from yolastic_operator.policy.behavior import tolerances
+from yolastic_operator.policy.hpa import PodMetrics, replicas_for
+from yolastic_operator.policy.workers import count, is_serving, is_starting
+
+QUEUE_WINDOW_S: Final = 15.0
+"""A queue counts as demand spread over this long, as in the load ratio."""
+KEPT_S: Final = 3600.0
+SAMPLE_EVERY_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What the metrics alone ask for, before windows, rates and bounds."""
+
+    replicas: int | None
+    """None: nothing could be computed."""
+    reason: str
+    """CamelCase."""
+    message: str
+    load_ratio: float | None = None
+    source: Source | None = None
+
+
+def propose(workers: Sequence[WorkerView], current: int, autoscaling: Autoscaling) -> Proposal:
+    """Proposal of the current load: up on what is known, down only when every serving worker has fresh figures.
+
+    Args:
+        workers: all of them; draining, failed and terminating ones do not count.
+        current: size ordered, starting workers included.
+        autoscaling: targets and tolerances.
+    """
+    serving = [view for view in workers if is_serving(view)]
+    fresh = [(view, view.load_ratio.value) for view in serving if isinstance(view.load_ratio, Fresh)]
+    starting = sum(is_starting(view) for view in workers)
+    values = tuple(round(ratio * 1000) for _, ratio in fresh)
+    pods = PodMetrics(values, missing=len(serving) - len(fresh), unready=starting)
+    target = autoscaling.target_load_percent * 10
+    result = replicas_for(current, target, tolerances(autoscaling.behavior), pods)
+    if result is None:
+        return Proposal(None, "MetricsUnavailable", no_figures(serving, starting))
+    mean = sum(ratio for _, ratio in fresh) / len(fresh)
+    source: Source = "Prometheus" if all(view.load_source == "Prometheus" for view, _ in fresh) else "Workers"
+    load = f"load ratio {mean:.2f} over {count(len(fresh))}, target {target / 1000:.2f}"
+    if starting:
+        load += f", {starting} starting"
+    replicas, reason, why = _guarded(result.replicas, current, sum(values), autoscaling, serving)
+    return Proposal(replicas, reason, f"{load}: {count(replicas)}{why}", mean, source)
+
+
+def survivors_needed(total_milli: int, below_percent: int) -> int:
+    """Smallest number of workers that would carry the whole load below the percentage each."""
+    return total_milli // (below_percent * 10) + 1
+
+
+def sample(observation: Observation, now_s: float) -> DemandSample | None:
+    """Demand of all serving workers now; None unless each of them has fresh figures."""
+    serving = [view for view in observation.workers if is_serving(view)]
+    loads = [view.state.value.load for view in serving if isinstance(view.state, Fresh)]
+    if not loads or len(loads) < len(serving):
+        return None
+    per_s = sum(load.arrived_per_s + load.refused_per_s + load.queue_images / QUEUE_WINDOW_S for load in loads)
+    return DemandSample(now_s, per_s)
+
+
+def remember(demand: tuple[DemandSample, ...], new: DemandSample | None, now_s: float) -> tuple[DemandSample, ...]:
+    """The last hour's demand, one sample a minute: the largest seen in it."""
+    kept = [past for past in demand if past.time_s >= now_s - KEPT_S]
+    if new is None:
+        return tuple(kept)
+    if kept and new.time_s - kept[-1].time_s < SAMPLE_EVERY_S:
+        last = kept.pop()
+        new = DemandSample(last.time_s, max(last.images_per_s, new.images_per_s))
+    return (*kept, new)
+
+
+def why_not_fresh(view: WorkerView) -> str:
+    """Why a worker's load cannot be acted on, in words."""
+    match view.load_ratio:
+        case Missing(reason=reason):
+            return f"{view.worker.name}: {reason}"
+        case reading:
+            return f"{view.worker.name}: figures are {reading.age_s:.0f} s old"
+
+
+def no_figures(serving: Sequence[WorkerView], starting: int) -> str:
+    """Why there is nothing to compute from, in words."""
+    if serving:
+        return f"no fresh load figures from {count(len(serving))} ({why_not_fresh(serving[0])}): holding"
+    return f"no worker is ready yet ({starting} starting): holding" if starting else "no worker is ready: holding"
+
+
+def _guarded(
+    replicas: int, current: int, total_milli: int, autoscaling: Autoscaling, serving: Sequence[WorkerView]
+) -> tuple[int, str, str]:
+    """The calculation's result, kept from shrinking on partial data or onto survivors that would be too busy."""
+    if replicas == current:
+        return current, "WithinTolerance", ""
+    if replicas > current:
+        return replicas, "LoadAboveTarget", ""
+    unknown = [view for view in serving if not isinstance(view.load_ratio, Fresh)]
+    if unknown:
+        return current, "PartialMetrics", f", not shrinking without fresh figures of every worker ({why_not_fresh(unknown[0])})"
+    below = autoscaling.scale_down_load_percent
+    needed = survivors_needed(total_milli, below)
+    if needed <= replicas:
+        return replicas, "LoadBelowTarget", ""
+    replicas = min(needed, current)
+    fewer = replicas - 1
+    why = f", {count(fewer)} would carry {total_milli / 1000 / fewer:.2f} each, not below {below / 100:.2f}" if fewer else ""
+    return replicas, "LoadBelowTarget" if replicas < current else "SurvivorsTooBusy", why

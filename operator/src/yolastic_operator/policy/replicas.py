@@ -1,0 +1,149 @@
+"""How many workers: proposal, windows, rates, bounds, and what the cluster has room for."""
+
+from dataclasses import dataclass, replace
+
+from yolastic_contract.inference import Autoscaling, InferenceSpec
+from yolastic_operator.model import Observation, PolicyState, ReplicaDecision
+from yolastic_operator.policy import behavior as rules
+from yolastic_operator.policy.behavior import Clamped, History
+from yolastic_operator.policy.demand import Proposal, propose
+from yolastic_operator.policy.workers import count, is_draining, is_leaving
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """The decision and the history it leaves."""
+
+    decision: ReplicaDecision
+    history: History
+
+
+def decide_replicas(observation: Observation, spec: InferenceSpec, state: PolicyState, now_s: float) -> Sized:
+    """The wanted size. Pure: the history goes in with the state and comes back."""
+    if spec.autoscaling is None:
+        return Sized(_limited_by_room(_fixed(spec), None, observation), History())
+    current = current_size(observation, state, spec.autoscaling.min_replicas)
+    history = rules.first_seen(History(state.recommendations, state.scale_events), current, now_s)
+    sized = _autoscaled(observation, spec.autoscaling, current, history, now_s)
+    decision = _limited_by_room(sized.decision, current, observation)
+    changed = rules.remember_scale(sized.history, decision.desired - current, spec.autoscaling.behavior, now_s)
+    return Sized(decision, changed)
+
+
+def current_size(observation: Observation, state: PolicyState, first: int) -> int:
+    """The size last decided; after a restart the one ordered, less the workers that were told to leave before it."""
+    if state.desired_replicas is not None:
+        return state.desired_replicas
+    ordered = observation.fleet.replicas
+    if ordered is None:
+        return first
+    return max(ordered - sum(is_draining(view) for view in observation.workers), 0)
+
+
+def _fixed(spec: InferenceSpec) -> ReplicaDecision:
+    wanted = 1 if spec.replicas is None else spec.replicas
+    said = "replicas is not set, which means 1" if spec.replicas is None else f"replicas is fixed at {wanted}"
+    return ReplicaDecision(desired=wanted, recommended=None, reason="FixedReplicas", message=said, active=False)
+
+
+def _autoscaled(observation: Observation, autoscaling: Autoscaling, current: int, history: History, now_s: float) -> Sized:
+    proposal = _while_shrinking(propose(observation.workers, current, autoscaling), current, observation)
+    outside = _outside(current, autoscaling, proposal)
+    if outside is not None:
+        return Sized(outside, history)
+    if proposal.replicas is None:
+        held = ReplicaDecision(current, None, proposal.reason, f"{proposal.message} {count(current)}", active=False)
+        return Sized(held, history)
+    clamped = rules.clamp(
+        proposal.replicas,
+        current=current,
+        minimum=autoscaling.min_replicas,
+        maximum=autoscaling.max_replicas,
+        behavior=autoscaling.behavior,
+        history=history,
+        now_s=now_s,
+    )
+    history = rules.remember_recommendation(history, proposal.replicas, autoscaling.behavior, now_s)
+    return Sized(_decision(proposal, proposal.replicas, clamped, current, autoscaling), history)
+
+
+def _outside(current: int, autoscaling: Autoscaling, proposal: Proposal) -> ReplicaDecision | None:
+    """A size outside the bounds goes back inside before any metric counts; None when it is inside."""
+    lowest, highest = autoscaling.min_replicas, autoscaling.max_replicas
+    if lowest <= current <= highest:
+        return None
+    bound, name, reason = (
+        (highest, "maxReplicas", "AboveMaximum") if current > highest else (lowest, "minReplicas", "BelowMinimum")
+    )
+    message = f"{count(current)} ordered, {name} is {bound}"
+    active = proposal.replicas is not None
+    return ReplicaDecision(
+        bound, proposal.replicas, reason, message, active=active, load_ratio=proposal.load_ratio, source=proposal.source
+    )
+
+
+def _while_shrinking(proposal: Proposal, current: int, observation: Observation) -> Proposal:
+    """Until the workers of the last shrink are gone, their load has not reached the others: do not shrink further on it."""
+    ordered = observation.fleet.replicas
+    leaving = max(ordered - current, 0) if ordered is not None else 0
+    leaving = max(leaving, sum(is_draining(view) for view in observation.workers))
+    if proposal.replicas is None or proposal.replicas >= current or not leaving:
+        return proposal
+    return replace(
+        proposal,
+        replicas=current,
+        reason="ShrinkUnderWay",
+        message=f"{proposal.message}; {count(leaving)} still leaving, not shrinking further",
+    )
+
+
+def _decision(proposal: Proposal, recommended: int, clamped: Clamped, current: int, autoscaling: Autoscaling) -> ReplicaDecision:
+    held, message = proposal.reason, proposal.message
+    if clamped.stabilized > recommended:
+        window_s = rules.down_window_s(autoscaling.behavior)
+        held, message = "ScaleDownStabilized", f"{message}; {clamped.stabilized} were wanted within the last {window_s:.0f} s"
+    elif clamped.stabilized < recommended:
+        held, message = "ScaleUpStabilized", f"{message}; waiting until they have been wanted for the whole window"
+    limited_by = None
+    if clamped.reason != "DesiredWithinRange":
+        held = limited_by = clamped.reason
+        message = f"{message}; {_limit_words(clamped, autoscaling)}"
+    moved = clamped.replicas - current
+    return ReplicaDecision(
+        desired=clamped.replicas,
+        recommended=recommended,
+        reason=held if moved == 0 else ("LoadAboveTarget" if moved > 0 else "LoadBelowTarget"),
+        message=message,
+        limited_by=limited_by,
+        load_ratio=proposal.load_ratio,
+        source=proposal.source,
+    )
+
+
+def _limit_words(clamped: Clamped, autoscaling: Autoscaling) -> str:
+    words = {
+        "TooManyReplicas": f"limited to maxReplicas {autoscaling.max_replicas}",
+        "TooFewReplicas": f"limited to minReplicas {autoscaling.min_replicas}",
+        "ScaleUpLimit": f"limited to {clamped.replicas} for now by the rate of scaling up",
+        "ScaleDownLimit": f"limited to {clamped.replicas} for now by the rate of scaling down",
+    }
+    return words.get(clamped.reason, "")
+
+
+def _limited_by_room(decision: ReplicaDecision, current: int | None, observation: Observation) -> ReplicaDecision:
+    """While a worker finds no place, none is ordered beyond it, and the wish counts as limited.
+
+    `current` None: the size is the user's, it is limited in words only.
+    """
+    placed = homeless = 0
+    for view in observation.workers:
+        if not is_leaving(view):
+            homeless += view.worker.unschedulable
+            placed += not view.worker.unschedulable
+    if homeless == 0 or decision.desired <= placed:
+        return decision
+    held = decision.desired if current is None else min(decision.desired, current)
+    why = f"the scheduler finds no place for {count(homeless)} of {placed + homeless}"
+    cut = f", not asking for more than {held}" if held < decision.desired else ""
+    reason = "Unschedulable" if held < decision.desired else decision.reason
+    return replace(decision, desired=held, reason=reason, message=f"{decision.message}; {why}{cut}", limited_by="Unschedulable")
