@@ -30,4 +30,7 @@ NAMESPACED_RULES: Final[list[Rule]] = [
     _rule("", "pods", "list", "watch", "patch"),
     _rule("events.k8s.io", "events", "create"),
 ]
-"""For the namespaces that are served: a Role in each, or a ClusterRole for all. Nothing may be deleted: owner references do that."""
+"""For the namespaces that are served: a Role in each, or a ClusterRole for all.
+
+Nothing is deleted: owner references do that.
+"""

@@ -9,6 +9,8 @@ from typing import Any, Final
 PREFIX: Final = "YOLASTIC_OPERATOR_"
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _LABEL: Final = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")
+_SERVICE_LINK: Final = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP)(_\w+)?)?$")
+"""Variables Kubernetes makes for every Service: one named yolastic-operator-… has our prefix."""
 _NAMESPACE: Final = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
 
 
@@ -65,12 +67,13 @@ def load(environ: Mapping[str, str], namespace_file: Path = _NAMESPACE_FILE) -> 
         SettingsError: a value is not what it must be, or a variable with the prefix is no setting.
     """
     known = {PREFIX + item.name.upper(): item.name for item in fields(Settings)}
-    unknown = sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
+    own = {name: text.strip() for name, text in environ.items() if name.startswith(PREFIX) and not text.startswith("tcp://")}
+    unknown = sorted(name for name in own if name not in known and _SERVICE_LINK.search(name) is None)
     if unknown:
         raise SettingsError(f"{unknown[0]} is no setting; known are {', '.join(sorted(known))}")
     values: dict[str, Any] = {}
     for variable, name in known.items():
-        text = environ.get(variable, "").strip()
+        text = own.get(variable, "")
         if not text:
             continue
         try:
