@@ -39,7 +39,7 @@ done
 ip link del $BRIDGE 2>/dev/null   # the pods' ends went with their network namespaces
 # up.sh refused a host that had any of these, so all of them are ours.
 for family in iptables ip6tables; do
-  if "$family-save" 2>/dev/null | grep -q -e KUBE- -e CNI-; then
+  if "$family-save" 2>/dev/null | grep -e KUBE- -e CNI- >/dev/null; then   # grep -q would end the pipe early
     "$family-save" | grep -v -e KUBE- -e CNI- | "$family-restore"
   fi
 done

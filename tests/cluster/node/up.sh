@@ -23,7 +23,7 @@ refuse_if_taken() {
   ip link show $BRIDGE >/dev/null 2>&1 && die "there is a network link $BRIDGE already, and nothing says whose it is"
   [ -z "$(ip -4 route show root $PODS; ip -4 route show root $SERVICES)" ] ||
     die "$PODS or $SERVICES is routed elsewhere on this host, and the node's pods and services need them"
-  iptables-save 2>/dev/null | grep -q -e '^:KUBE-' -e '^:CNI-' && die "this host has firewall rules of another Kubernetes"
+  iptables-save 2>/dev/null | grep -e '^:KUBE-' -e '^:CNI-' >/dev/null && die "this host has firewall rules of another Kubernetes"
   [ -x "$BIN/kubelet" ] || die "not built yet: run tests/cluster/node/build.sh"
   [ -z "$(ls -A "$STATE" 2>/dev/null)" ] || die "the state folder is not empty: $STATE"
   [ ${#STATE} -le $MAX_SOCKET_PATH ] || die "the path of the state folder is too long for a socket: $STATE"
@@ -101,6 +101,11 @@ identities() {
 }
 
 runtime() {
+  # Unpacked images are many small files: in memory, where there is plenty, they come and go in no time.
+  mkdir containerd
+  if [ "$(awk '/^MemAvailable:/ {print $2}' /proc/meminfo)" -gt $((8 * 1024 * 1024)) ]; then
+    mount -t tmpfs -o size=4g,mode=0711 yolastic-node containerd
+  fi
   cat >containerd.toml <<C
 version = 2
 root = "$STATE/containerd/root"
@@ -190,6 +195,7 @@ C
   start coredns "$BIN/coredns" -conf Corefile
   ctr -a "$STATE/containerd.sock" -n k8s.io images import "$PAUSE_ARCHIVE" >/dev/null
   await "the node" kubelet "${KUBECTL[@]}" wait --for=condition=Ready node/node1 --timeout=1s
+  await "the default service account" controllers "${KUBECTL[@]}" get serviceaccount default
   # Emulated GPUs: an extended resource on the node's status; the scheduler then treats them like real ones.
   "${KUBECTL[@]}" patch node node1 --subresource=status --type=json -p \
     "[{\"op\":\"add\",\"path\":\"/status/capacity/nvidia.com~1gpu\",\"value\":\"$GPUS\"},{\"op\":\"add\",\"path\":\"/status/allocatable/nvidia.com~1gpu\",\"value\":\"$GPUS\"}]" >/dev/null
