@@ -1,0 +1,152 @@
+"""Gathering: every number Fresh, Stale or Missing, and nobody waits for somebody else's fault."""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_contract.state import WorkerState
+from yolastic_operator.cluster.base import ClusterError
+from yolastic_operator.cluster.fake import FakeCluster
+from yolastic_operator.model import Fresh, Missing, Observation, Reading, Ref, Stale, Worker, Workload
+from yolastic_operator.observe.observe import Observer, view_of
+from yolastic_operator.observe.plausible import implausible
+
+REF = Ref("plant", "weld")
+SPEC = InferenceSpec.model_validate({"model": {"uri": "file:///m.onnx", "sha256": "0" * 64}})
+RUNTIME = RuntimeSpec(image="example/worker:1")
+
+
+@dataclass
+class World:
+    cluster: FakeCluster
+    observer: Observer
+    now_s: list[float]
+
+    async def look(self) -> Observation:
+        return await self.observer.observe(await self.cluster.fleet(REF))
+
+
+async def world(workers: int, timeout_s: float = 0.2) -> World:
+    now_s = [100.0]
+    cluster = FakeCluster(lambda: now_s[0], start_s=0.0)
+    await cluster.ensure(Workload(REF, SPEC, "cpu", RUNTIME, revision="a"), workers)
+    observer = Observer(cluster, REF, monotonic=lambda: now_s[0], timeout_s=timeout_s, stale_after_s=60, prometheus=None)
+    return World(cluster, observer, now_s)
+
+
+def test_hung_and_broken_workers_do_not_delay_the_others() -> None:
+    async def scenario() -> tuple[Observation, float]:
+        made = await world(6)
+        for name in ("worker-2", "worker-3", "worker-5"):
+            made.cluster.workers[name].hangs = True
+        made.cluster.workers["worker-4"].broken = "status 500"
+        began_s = time.monotonic()
+        return await made.look(), time.monotonic() - began_s
+
+    observation, took_s = asyncio.run(scenario())
+    assert took_s < 0.5
+    kinds = [type(view.state) for view in observation.workers]
+    assert kinds == [Fresh, Missing, Missing, Missing, Missing, Fresh]
+    assert observation.workers[1].state == Missing("no answer within 0.2 s")
+    assert observation.workers[3].state == Missing("worker-4: status 500")
+    assert observation.workers[3].load_ratio == Missing("worker-4: status 500")
+
+
+def test_a_worker_that_falls_silent_turns_stale_and_then_missing() -> None:
+    async def scenario() -> list[Reading[WorkerState]]:
+        made = await world(1)
+        readings = [(await made.look()).workers[0].state]
+        made.cluster.faults["state"] = ClusterError("the way to it is broken")
+        for pause_s in (20, 40, 1):
+            made.now_s[0] += pause_s
+            readings.append((await made.look()).workers[0].state)
+        return readings
+
+    fresh, stale, older, missing = asyncio.run(scenario())
+    assert isinstance(fresh, Fresh)
+    assert stale == Stale(fresh.value, 20)
+    assert older == Stale(fresh.value, 60)
+    assert missing == Missing("the way to it is broken")
+
+
+IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "NaN ratio": ({"load": {"ratio": math.nan}}, "load.ratio is not a finite number"),
+    "endless ratio": ({"load": {"ratio": math.inf}}, "load.ratio is not a finite number"),
+    "negative ratio": ({"load": {"ratio": -0.1}}, "load.ratio is negative (-0.1)"),
+    "absurd ratio": ({"load": {"ratio": 1e7}}, "load.ratio is impossible (1e+07)"),
+    "negative arrivals": ({"load": {"arrived_per_s": -1.0}}, "load.arrived_per_s is negative (-1)"),
+    "negative queue": ({"load": {"queue_images": -1}}, "load.queue_images is negative (-1)"),
+    "negative in flight": ({"load": {"inflight_images": -3}}, "load.inflight_images is negative (-3)"),
+    "negative speed": ({"speed": {"fixed": -0.1, "per_image": 0.1}}, "speed.fixed is negative (-0.1)"),
+    "NaN memory": ({"memory": {"fit": {"fixed": 1.0, "per_image": math.nan}}}, "memory.fit.per_image is not a finite number"),
+    "negative limit": ({"memory": {"limit_bytes": -5}}, "memory.limit_bytes is negative (-5)"),
+    "base above ceiling": ({"ceiling": {"base": 8, "ceiling": 4}}, "ceiling.base 8 and ceiling.ceiling 4 do not go together"),
+    "ceiling of nothing": ({"ceiling": {"base": 0, "ceiling": 0}}, "ceiling.base 0 and ceiling.ceiling 0 do not go together"),
+    "no batch at all": ({"max_batch": 0}, "max_batch is 0"),
+}
+
+
+def changed(state: WorkerState, change: dict[str, Any]) -> WorkerState:
+    merged = state.model_dump()
+    for part, values in change.items():
+        merged[part] = {**merged[part], **values} if isinstance(merged[part], dict) else values
+    return WorkerState.model_validate(merged)
+
+
+@pytest.mark.parametrize(("change", "reason"), IMPOSSIBLE.values(), ids=IMPOSSIBLE)
+def test_impossible_numbers_are_no_numbers(change: dict[str, Any], reason: str) -> None:
+    async def scenario() -> Observation:
+        made = await world(2)
+        made.cluster.workers["worker-1"].state_change = lambda state: changed(state, change)
+        return await made.look()
+
+    broken, sound = asyncio.run(scenario()).workers
+    assert broken.state == Missing(reason)
+    assert isinstance(broken.load_ratio, Missing)
+    assert isinstance(sound.state, Fresh)
+    assert implausible(sound.state.value) is None
+
+
+READY = Worker("w", "a", "Ready", 0.0, address="127.0.0.1", ready=True)
+Make = Callable[[WorkerState], Reading[WorkerState]]
+CHOICES: dict[str, tuple[Reading[float] | None, Make, Reading[float], str]] = {
+    "no Prometheus": (None, Fresh, Fresh(0.25), "Workers"),
+    "Prometheus first": (Fresh(0.5, 9), Fresh, Fresh(0.5, 9), "Prometheus"),
+    "stale Prometheus, fresh worker": (Stale(0.5, 90), Fresh, Fresh(0.25), "Workers"),
+    "missing series, fresh worker": (Missing("x"), Fresh, Fresh(0.25), "Workers"),
+    "stale Prometheus, silent worker": (Stale(0.5, 90), lambda _: Missing("silent"), Stale(0.5, 90), "Prometheus"),
+    "fresh Prometheus, silent worker": (Fresh(0.5, 9), lambda _: Missing("silent"), Fresh(0.5, 9), "Prometheus"),
+    "both stale": (Stale(0.5, 90), lambda state: Stale(state, 30), Stale(0.25, 30), "Workers"),
+    "nothing": (None, lambda _: Missing("silent"), Missing("silent"), "Workers"),
+}
+
+
+@pytest.mark.parametrize(("scraped", "make", "expected", "source"), CHOICES.values(), ids=CHOICES)
+def test_prometheus_comes_first_and_the_worker_fills_in(
+    scraped: Reading[float] | None, make: Make, expected: Reading[float], source: str
+) -> None:
+    state = asyncio.run(a_state())
+    view = view_of(READY, make(changed(state, {"load": {"ratio": 0.25}})), scraped)
+    assert (view.load_ratio, view.load_source) == (expected, source)
+
+
+@pytest.mark.parametrize("phase", ["Starting", "Draining", "Terminating", "Failed", "Pending"])
+def test_the_load_of_a_worker_that_does_not_serve_means_nothing(phase: Any) -> None:
+    state = asyncio.run(a_state())
+    view = view_of(replace(READY, phase=phase, ready=False), Fresh(state), Fresh(0.0))
+    assert view.load_ratio == Missing(f"the worker is {phase}")
+
+
+async def a_state() -> WorkerState:
+    made = await world(1)
+    return await made.cluster.state(REF, READY_NAMED)
+
+
+READY_NAMED = replace(READY, name="worker-1")

@@ -1,0 +1,142 @@
+"""Load ratios from a Prometheus: a real HTTP server with every fault one can have."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from yolastic_operator.model import Fresh, Missing, Ref, Stale
+from yolastic_operator.observe.prometheus import LoadRatios, Prometheus, fold, parse_vector
+
+REF = Ref("plant", "weld.line")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def vector(*series: tuple[str, object], at_s: float = 1000.0) -> str:
+    result = [{"metric": {"__name__": "x", "pod": pod, "namespace": "plant"}, "value": [at_s, value]} for pod, value in series]
+    return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
+
+
+async def ask(handler: Handler, timeout_s: float = 2.0) -> LoadRatios:
+    application = web.Application()
+    application.router.add_get("/prom/api/v1/query", handler)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        async with aiohttp.ClientSession() as session:
+            client = Prometheus(session, f"http://{host}:{port}/prom/", stale_after_s=60, timeout_s=timeout_s)
+            return await client.load_ratios(REF)
+    finally:
+        await runner.cleanup()
+
+
+def test_values_come_with_the_age_of_their_sample() -> None:
+    queries = []
+
+    async def handler(request: web.Request) -> web.Response:
+        query = request.query["query"]
+        queries.append(query)
+        if query.startswith("timestamp("):
+            return web.Response(text=vector(("weld-1", "990"), ("weld-2", "900.5")))
+        return web.Response(text=vector(("weld-1", "0.75"), ("weld-2", "1.5")))
+
+    answer = asyncio.run(ask(handler))
+    assert answer.pods == {"weld-1": Fresh(0.75, 10.0), "weld-2": Stale(1.5, 99.5)}
+    assert answer.newest == Fresh(10.0, 10.0)
+    series = r'yolastic_load_ratio{namespace="plant",pod=~"weld\\.line-.*"}'
+    assert sorted(queries) == sorted([series, f"timestamp({series})"])
+
+
+def test_without_series_there_is_no_number() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(text=vector())
+
+    assert asyncio.run(ask(handler)) == LoadRatios({}, Missing("Prometheus: no series"))
+
+
+VALUELESS = '{"resultType":"vector","result":[{"metric":{}}]}'
+FAULTS = {
+    "not found": (404, "404 page not found", "status 404 and an answer that is no JSON"),
+    "gateway": (502, "<html>Bad Gateway</html>", "status 502 and an answer that is no JSON"),
+    "bad query": (400, '{"status":"error","errorType":"bad_data","error":"parse error"}', "status 400: parse error"),
+    "overloaded": (503, '{"status":"error","error":"query timed out"}', "status 503: query timed out"),
+    "error with 200": (200, '{"status":"error","error":"no"}', "status 200: no"),
+    "cut off": (200, '{"status":"success","data":{"resultT', "status 200 and an answer that is no JSON"),
+    "a list": (200, "[1, 2]", "status 200"),
+    "matrix": (200, '{"status":"success","data":{"resultType":"matrix","result":[]}}', "a matrix where a vector was asked for"),
+    "no data": (200, '{"status":"success"}', "an answer that is no instant vector"),
+    "null data": (200, '{"status":"success","data":null}', "an answer that is no instant vector"),
+    "no value": (200, f'{{"status":"success","data":{VALUELESS}}}', "an answer that is no instant vector"),
+    "words": (200, vector(("weld-1", "much")), "could not convert string to float: 'much'"),
+    "deep": (200, "[" * 100_000, "status 200 and an answer that is no JSON"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body", "reason"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_missing_with_its_reason(status: int, body: str, reason: str) -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=status, text=body)
+
+    assert asyncio.run(ask(handler)) == LoadRatios({}, Missing(f"Prometheus: {reason}"))
+
+
+def test_a_prometheus_that_hangs_is_missing_after_its_time() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    assert asyncio.run(ask(handler, timeout_s=0.1)).newest == Missing("Prometheus: no answer within 0.1 s")
+
+
+def test_a_prometheus_that_is_not_there_is_missing() -> None:
+    async def scenario() -> LoadRatios:
+        async with aiohttp.ClientSession() as session:
+            return await Prometheus(session, "http://127.0.0.1:1").load_ratios(REF)
+
+    newest = asyncio.run(scenario()).newest
+    assert isinstance(newest, Missing)
+    assert newest.reason.startswith("Prometheus: Cannot connect")
+
+
+def test_an_endless_answer_is_cut_off() -> None:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(100):
+            await response.write(b" " * 100_000)
+        return response
+
+    assert asyncio.run(ask(handler)).newest == Missing("Prometheus: the answer is longer than 4194304 bytes")
+
+
+@pytest.mark.parametrize("value", ["NaN", "+Inf", "-Inf", "-0.5", "1e9"])
+def test_a_ratio_that_cannot_be_is_missing(value: str) -> None:
+    values, times = (parse_vector(200, vector(("weld-1", item)).encode()) for item in (value, "999"))
+    reading = fold(values, times, 60).pods["weld-1"]
+    assert isinstance(reading, Missing)
+    assert "load ratio is" in reading.reason
+
+
+def test_of_two_series_of_a_pod_the_newer_counts() -> None:
+    def two(old: str, new: str) -> bytes:
+        result = [
+            {"metric": {"pod": "weld-1", "container": name}, "value": [1000, value]} for name, value in (("a", old), ("b", new))
+        ]
+        return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}).encode()
+
+    for first, second in ((900, 995), (995, 900)):
+        values, times = parse_vector(200, two("0.1", "0.9")), parse_vector(200, two(str(first), str(second)))
+        assert fold(values, times, 60).pods == {"weld-1": Fresh(0.9 if second > first else 0.1, 5.0)}
+
+
+def test_a_value_without_a_time_does_not_count() -> None:
+    values = parse_vector(200, vector(("weld-1", "0.5")).encode())
+    assert fold(values, [], 60) == LoadRatios({}, Missing("Prometheus: no series"))
+    times = parse_vector(200, vector(("weld-1", "NaN")).encode())
+    assert fold(values, times, 60) == LoadRatios({}, Missing("Prometheus: no series"))
