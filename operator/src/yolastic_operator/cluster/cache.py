@@ -65,6 +65,8 @@ class FleetCache:
             children.deployment = None
         else:
             children.pods.pop(body["metadata"]["name"], None)
+        if children.listed_s is None and children.deployment is None and not children.pods and key is not None:
+            del self._children[key]  # the last trace of an inference that was forgotten
         return key
 
     def scaled(self, ref: Ref, replicas: int, version: int) -> None:

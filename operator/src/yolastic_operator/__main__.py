@@ -1,0 +1,162 @@
+"""`yolastic-operator`: keeps the workers of every YoloInference of the cluster. Settings come from the environment."""
+
+import argparse
+import asyncio
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import fields
+from typing import Any
+
+import aiohttp
+import kopf
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from yolastic_contract import names
+from yolastic_operator import handlers, settings
+from yolastic_operator.act.manifests import Surroundings
+from yolastic_operator.cluster.api import ApiError, KubernetesApi, connect
+from yolastic_operator.cluster.base import ClusterError
+from yolastic_operator.cluster.cache import FleetCache
+from yolastic_operator.cluster.control import ControlClient
+from yolastic_operator.cluster.kubernetes import KubernetesCluster
+from yolastic_operator.heartbeat import Heartbeat
+from yolastic_operator.loop import Loop, LoopSettings
+from yolastic_operator.metrics import Metrics
+from yolastic_operator.model import Ref
+from yolastic_operator.observe.prometheus import Prometheus
+from yolastic_operator.settings import Settings, SettingsError
+
+_LOG = logging.getLogger("yolastic_operator")
+
+
+def main() -> None:
+    """Entry point of the command; exit 2 with one sentence for what a person must change."""
+    parser = argparse.ArgumentParser(
+        prog="yolastic-operator",
+        description="Keeps the workers of every YoloInference of a cluster: batches, replicas, status.",
+        epilog="Settings are read from the environment: " + ", ".join(_variables()) + ".",
+    )
+    parser.parse_args()
+    try:
+        own = settings.load(os.environ)
+        _configure_log(own)
+        asyncio.run(run(own))
+    except (SettingsError, ClusterError, OSError) as error:
+        print(f"yolastic-operator: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
+    """Run until SIGTERM, or until `stop` is set.
+
+    Raises:
+        ClusterError: there is no cluster to talk to, or it lacks the resource definitions.
+        OSError: a port is taken.
+    """
+    collectors = CollectorRegistry()
+    metrics = Metrics(collectors)
+    async with connect(metrics.request) as api, aiohttp.ClientSession() as session:
+        await _check_resources(api)
+        # A thread of its own: kopf ends what else runs in its event loop before it ends itself.
+        server = _serve_metrics(own, collectors)
+        try:
+            registry, deps = kopf.OperatorRegistry(), _assemble(own, api, session, metrics)
+            handlers.register(registry, deps)
+            kopf_settings = kopf.OperatorSettings()
+            handlers.configure(kopf_settings)
+            _LOG.info("serving %s", ", ".join(own.namespaces) or "all namespaces")
+            await kopf.operator(
+                registry=registry,
+                settings=kopf_settings,
+                clusterwide=not own.namespaces,
+                namespaces=own.namespaces,
+                liveness_endpoint=f"http://0.0.0.0:{own.health_port}/healthz",
+                stop_flag=stop,
+            )
+        finally:
+            server()
+
+
+def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession, metrics: Metrics) -> handlers.Deps:
+    cache = FleetCache(time.monotonic)
+    runtimes: dict[str, Any] = {}
+    loop_settings = LoopSettings(turn_s=own.turn_seconds, stale_after_s=own.stale_after_seconds)
+    surroundings = Surroundings(own.propagation_delay_seconds, own.own_namespace, own.monitoring_namespace_labels)
+    control = ControlClient(session, loop_settings.control_timeout_s)
+    cluster = KubernetesCluster(api, control, surroundings, cache, runtimes, instance=own.instance)
+    prometheus = None if own.prometheus_url is None else Prometheus(session, own.prometheus_url, own.stale_after_seconds)
+
+    def make_loop(ref: Ref) -> Loop:
+        return Loop(cluster, ref, loop_settings, telemetry=metrics, prometheus=prometheus)
+
+    def forget(ref: Ref) -> None:
+        cluster.forget(ref)
+        metrics.forget(ref)
+
+    return handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds)
+
+
+async def _check_resources(api: KubernetesApi) -> None:
+    try:
+        found = await api.get(f"/apis/{names.API_VERSION}")
+    except ApiError as error:
+        raise ClusterError(f"the API server does not answer: {error}") from error
+    if found is None:
+        raise ClusterError(f"the cluster does not know {names.API_VERSION}: kubectl apply --server-side -f crds/")
+
+
+def _serve_metrics(own: Settings, collectors: CollectorRegistry) -> Any:
+    if own.metrics_port == 0:
+        return lambda: None
+    ProcessCollector(registry=collectors)
+    PlatformCollector(registry=collectors)
+    server, thread = start_http_server(own.metrics_port, registry=collectors)
+
+    def stop() -> None:
+        server.shutdown()
+        server.server_close()
+        thread.join(timeout=2)
+
+    return stop
+
+
+def _configure_log(own: Settings) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _JsonFormatter() if own.log_format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.basicConfig(level=own.log_level, handlers=[handler])
+    # One line for every request of a watch or a probe tells an operator nothing.
+    for chatty in ("aiohttp.access", "asyncio", "kopf.activities"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as JSON."""
+        fields_ = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields_["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields_, ensure_ascii=False)
+
+
+def _variables() -> list[str]:
+    return [settings.PREFIX + item.name.upper() for item in fields(Settings)]
+
+
+if __name__ == "__main__":
+    main()

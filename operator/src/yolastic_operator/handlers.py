@@ -1,0 +1,197 @@
+"""Where Kubernetes calls in: one daemon an inference runs its loop, events wake it. The only module that imports kopf."""
+
+import asyncio
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import kopf
+from pydantic import ValidationError
+
+from yolastic_contract import names
+from yolastic_contract.inference import InferenceSpec
+from yolastic_operator.cluster.cache import FleetCache, Key, Kind
+from yolastic_operator.heartbeat import Heartbeat
+from yolastic_operator.loop import Loop
+from yolastic_operator.model import Ref
+from yolastic_operator.refusal import describe
+
+_LOG = logging.getLogger(__name__)
+
+INFERENCES: Final = (names.GROUP, names.VERSION, names.INFERENCE_PLURAL)
+RUNTIMES: Final = (names.GROUP, names.VERSION, names.RUNTIME_PLURAL)
+DEPLOYMENTS: Final = ("apps", "v1", "deployments")
+PODS: Final = ("", "v1", "pods")
+
+MIN_PAUSE_S: Final = 0.5
+"""Between two turns at least: a burst of events makes one turn, seconds."""
+STALLED_AFTER_S: Final = 300.0
+"""A loop that has not ended a turn for this long is stuck, and the process is restarted, seconds."""
+
+
+@dataclass(slots=True)
+class Bell:
+    """Wakes one loop."""
+
+    rung: asyncio.Event = field(default_factory=asyncio.Event)
+    generation: int = 0
+    """Of the spec that the last turn read."""
+
+
+@dataclass(slots=True)
+class Deps:
+    """What the handlers work with."""
+
+    make_loop: Callable[[Ref], Loop]
+    cache: FleetCache
+    runtimes: MutableMapping[str, Mapping[str, Any]]
+    """Runtimes by name, kept by the watch."""
+    heartbeat: Heartbeat
+    forget: Callable[[Ref], None]
+    """Called when an inference is gone."""
+    turn_s: float = 5.0
+    """Pause after a turn that failed in an unforeseen way, seconds."""
+    bells: dict[Key, Bell] = field(default_factory=dict)
+
+    def wake(self, key: Key | None) -> None:
+        """Let the loop of an inference turn now."""
+        bell = self.bells.get(key) if key is not None else None
+        if bell is not None:
+            bell.rung.set()
+
+
+def register(registry: kopf.OperatorRegistry, deps: Deps) -> None:
+    """Declare all handlers in `registry`."""
+    _register_connection(registry, deps)
+    _register_watches(registry, deps)
+
+    @kopf.daemon(*INFERENCES, registry=registry, id="loop", cancellation_timeout=5.0, backoff=5.0)
+    async def tend(body: kopf.Body, **_: Any) -> None:
+        ref = Ref(body.meta.namespace or "", body.meta.name or "", body.meta.uid or "")
+        await _tend(ref, body, deps)
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Settings of kopf: why each differs from its default is said beside it."""
+    # Events are the loop's to post, on changes only.
+    settings.posting.enabled = False
+    settings.peering.standalone = True
+    # CustomResourceDefinitions and namespaces need not be watched: neither comes or goes while the operator runs.
+    settings.scanning.disabled = True
+    # A watch that died silently is noticed by its bookmarks; these are the belt.
+    settings.watching.server_timeout = 600
+    settings.watching.client_timeout = 660
+    settings.watching.connect_timeout = 10
+    settings.watching.chunk_size = 500
+    # Filters in decorators are applied here, after every pod of the cluster was received; these by the server.
+    selector = f"{names.LABEL_NAME}={names.WORKER_APP_NAME},{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
+    settings.watching.label_selectors[PODS] = selector
+    settings.watching.label_selectors[DEPLOYMENTS] = selector
+    settings.networking.request_timeout = 30
+    settings.networking.connect_timeout = 10
+    # Otherwise an object may look dead for ten minutes after an outage of the API server.
+    settings.queueing.error_delays = [1, 2, 5, 10, 30, 60]
+    settings.execution.default_backoff = 5
+    settings.persistence.finalizer = names.FINALIZER
+    settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
+    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)
+
+
+def _register_connection(registry: kopf.OperatorRegistry, deps: Deps) -> None:
+    @kopf.on.login(registry=registry, id="login", backoff=5.0)
+    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        info = kopf.login_with_service_account(**kwargs)
+        if info is None:
+            return kopf.login_with_kubeconfig(**kwargs)
+        # By address: a cluster whose DNS is down still scales.
+        host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        if not host:
+            return info
+        return dataclasses.replace(info, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
+
+    # Any other error mode repeats a failing probe for minutes instead of answering it.
+    @kopf.on.probe(registry=registry, id="heartbeat", errors=kopf.ErrorsMode.PERMANENT)
+    async def heartbeat(**_: Any) -> str:
+        late = deps.heartbeat.late(STALLED_AFTER_S)
+        if late:
+            raise kopf.PermanentError(f"no turn for {STALLED_AFTER_S:g} s: {', '.join(late)}")
+        return "ok"
+
+
+def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
+    def child(kind: Kind, event: kopf.RawEvent) -> None:
+        change = deps.cache.drop if event["type"] == "DELETED" else deps.cache.put
+        deps.wake(change(kind, event["object"]))
+
+    @kopf.on.event(*PODS, registry=registry, id="pod")
+    async def pod(event: kopf.RawEvent, **_: Any) -> None:
+        child("pod", event)
+
+    @kopf.on.event(*DEPLOYMENTS, registry=registry, id="deployment")
+    async def deployment(event: kopf.RawEvent, **_: Any) -> None:
+        child("deployment", event)
+
+    @kopf.on.event(*RUNTIMES, registry=registry, id="runtime")
+    async def runtime(event: kopf.RawEvent, **_: Any) -> None:
+        body = event["object"]
+        name, spec = body["metadata"]["name"], body.get("spec", {})
+        if event["type"] == "DELETED":
+            deps.runtimes.pop(name, None)
+        elif deps.runtimes.get(name, {}).get("spec") == spec:
+            return
+        else:
+            deps.runtimes[name] = {"spec": spec}
+        for key in deps.bells:
+            deps.wake(key)
+
+    @kopf.on.event(*INFERENCES, registry=registry, id="inference")
+    async def inference(event: kopf.RawEvent, **_: Any) -> None:
+        metadata = event["object"]["metadata"]
+        key = (metadata.get("namespace", ""), metadata["name"])
+        bell = deps.bells.get(key)
+        # Writes of the status come back as events, too; only another spec is news.
+        if bell is not None and metadata.get("generation") != bell.generation:
+            bell.rung.set()
+
+
+async def _tend(ref: Ref, body: kopf.Body, deps: Deps) -> None:
+    """Turn after turn until the object goes or the operator ends; then this task is cancelled."""
+    loop, bell = deps.make_loop(ref), Bell()
+    deps.bells[ref.namespace, ref.name] = bell
+    deps.heartbeat.beat(str(ref))
+    try:
+        while True:
+            bell.rung.clear()
+            pause_s = await _turn(loop, ref, body, bell, deps.turn_s)
+            deps.heartbeat.beat(str(ref))
+            await asyncio.sleep(min(MIN_PAUSE_S, pause_s))
+            try:
+                async with asyncio.timeout(max(pause_s - MIN_PAUSE_S, 0)):
+                    await bell.rung.wait()
+            except TimeoutError:
+                pass
+    finally:
+        # An object made anew under the name has a bell of its own by now.
+        if deps.bells.get((ref.namespace, ref.name)) is bell:
+            del deps.bells[ref.namespace, ref.name]
+        deps.heartbeat.end(str(ref))
+        deps.forget(ref)
+
+
+async def _turn(loop: Loop, ref: Ref, body: kopf.Body, bell: Bell, turn_s: float) -> float:
+    # The body is a live view: what the watch showed last.
+    generation, status = int(body.meta.get("generation") or 0), dict(body.status)
+    bell.generation = generation
+    try:
+        try:
+            spec = InferenceSpec.model_validate(dict(body.spec))
+        except ValidationError as error:
+            return await loop.refuse(generation, status, "InvalidSpec", describe(error))
+        return await loop.turn(spec, generation, status)
+    except Exception:
+        # A daemon that raises is retried by kopf, too, but without its loop's memory.
+        _LOG.exception("%s: the turn failed", ref)
+        return turn_s
