@@ -13,12 +13,12 @@
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/part-of: yolastic
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/* What the operator's pods are found by; workers let the pods with this name reach their control port. */}}
 {{- define "yolastic.selector" -}}
 app.kubernetes.io/name: yolastic-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
