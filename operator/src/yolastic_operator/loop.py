@@ -26,6 +26,7 @@ from yolastic_operator.model import (
 )
 from yolastic_operator.observe.observe import Observer
 from yolastic_operator.observe.prometheus import Prometheus
+from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
 from yolastic_operator.telemetry import NoTelemetry, Telemetry
 
@@ -83,6 +84,8 @@ class Loop:
             prometheus=prometheus,
         )
         self._policy = PolicyState()
+        self._now_s = 0.0
+        """Unix time of the turn."""
         self._status: InferenceStatus | None = None
         """As folded last; None before the first turn."""
         self._written = InferenceStatus()
@@ -101,21 +104,23 @@ class Loop:
         """
         started_s = self._monotonic()
         previous = self._seeded(status)
-        facts = folding.Facts(self._ref, spec, generation, self._wall())
+        # Decisions remember when they were made: a clock that is set back must not make them wait for it.
+        self._now_s = max(self._now_s, self._wall())
+        facts = folding.Facts(self._ref, spec, generation, self._now_s)
         try:
             return await self._turn(previous, facts)
         except RefusedError as error:
             # What runs goes on running; it is looked at, and nothing about it is decided.
-            refusal = ConditionUpdate("Ready", "False", error.reason, str(error))
-            await self._publish(folding.fold(previous, replace(facts, observation=await self._look(), conditions=[refusal])))
+            refusal = refused(error.reason, str(error))
+            await self._publish(folding.fold(previous, replace(facts, observation=await self._look(), conditions=refusal)))
             return self._settings.turn_s
         finally:
             self._telemetry.turn(self._ref, self._monotonic() - started_s)
 
     async def refuse(self, generation: int, status: Mapping[str, Any], reason: str, message: str) -> float:
-        """A turn for a spec that cannot even be read: the Ready condition says why, what runs goes on running."""
-        refusal = ConditionUpdate("Ready", "False", reason, message)
-        await self._publish(folding.with_condition(self._seeded(status), refusal, generation, self._wall()))
+        """A turn for a spec that cannot even be read: the conditions say why, what runs goes on running."""
+        previous = self._seeded(status)
+        await self._publish(folding.with_conditions(previous, refused(reason, message), generation, self._wall()))
         return self._settings.turn_s
 
     def _seeded(self, status: Mapping[str, Any]) -> InferenceStatus:
@@ -201,7 +206,7 @@ class Loop:
     def _ceiling_change(self, size: int, decision: CeilingDecision | None) -> list[DecisionStatus]:
         if decision is None or decision.tiers.ceiling == self._told_ceiling:
             return []
-        change = _change(self._wall(), size, size, f"LimitedBy{decision.limited_by}", decision.message)
+        change = _change(self._now_s, size, size, f"LimitedBy{decision.limited_by}", decision.message)
         change = change.model_copy(update={"batch_from": self._told_ceiling, "batch_to": decision.tiers.ceiling})
         self._told_ceiling = decision.tiers.ceiling
         return [change]

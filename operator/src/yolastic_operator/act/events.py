@@ -6,8 +6,10 @@ from typing import Final
 from yolastic_contract.inference import Condition, DecisionStatus, InferenceStatus
 from yolastic_operator.cluster.base import Event
 
-STARTING: Final = frozenset({"Starting", "Loading", "Progressing", "NoWorkers", "ScaledToZero", "Pending", "Waiting", "Unknown"})
-"""Reasons of a False condition that are no fault: what every inference passes through."""
+_STARTING: Final = frozenset({"Starting", "NoWorkers"})
+"""Reasons of Ready=False that are no fault: what every inference passes through."""
+_TOLD_ELSEWHERE: Final = frozenset({"ModelLoadFailed", "DoesNotFit"})
+"""Reasons of Ready=False that another condition tells as well: one event a change."""
 _TOLD_LIMITS: Final = frozenset({"Unschedulable", "TooManyReplicas"})
 """Clamps worth an event; the others come and go with every calm hour."""
 
@@ -75,9 +77,9 @@ def _condition_event(before: Condition | None, after: Condition) -> Event | None
 def _is_fault(before: Condition | None, after: Condition) -> bool:
     if after.type == "ScalingLimited":
         return after.reason in _TOLD_LIMITS
-    if after.type == "MetricsAvailable":
+    if after.type == "MetricsAvailable" or (after.type == "Ready" and after.reason in _TOLD_ELSEWHERE):
         return _was(before, "True")
-    return after.reason not in STARTING or (after.type == "Ready" and _was(before, "True"))
+    return after.type != "Ready" or after.reason not in _STARTING or _was(before, "True")
 
 
 def _was(condition: Condition | None, status: str) -> bool:

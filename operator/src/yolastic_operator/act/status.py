@@ -26,13 +26,13 @@ from yolastic_contract.names import worker_labels
 from yolastic_contract.quantity import format_bytes, parse_bytes, parse_quantity
 from yolastic_operator.act.ceilings import applied_replicas
 from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Fresh, Observation, Ref
+from yolastic_operator.policy.conditions import TYPES
 
 KEPT_DECISIONS: Final = 5
 NOISE: Final = 0.05
 """A measured number that moved by less than this share is left as it was: an idle turn then writes nothing."""
 LOAD_NOISE: Final = 0.05
 """The same for the load ratio, absolute."""
-_ORDER: Final = ("Ready", "ModelLoaded", "MemoryBudgetResolved", "MetricsAvailable", "ScalingActive", "ScalingLimited")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +105,11 @@ def fold(previous: InferenceStatus, facts: Facts) -> InferenceStatus:
     return previous.model_copy(update=update)
 
 
-def with_condition(previous: InferenceStatus, update: ConditionUpdate, generation: int, now_s: float) -> InferenceStatus:
-    """The status with one condition changed and nothing else: for a spec that cannot be read."""
-    conditions = _merged(previous.conditions, [update], generation, now_s)
+def with_conditions(
+    previous: InferenceStatus, updates: Iterable[ConditionUpdate], generation: int, now_s: float
+) -> InferenceStatus:
+    """The status with these conditions and nothing else changed: for a spec that cannot be read."""
+    conditions = _merged(previous.conditions, updates, generation, now_s)
     return previous.model_copy(update={"observed_generation": generation, "conditions": conditions})
 
 
@@ -136,7 +138,7 @@ def _conditions(previous: Iterable[Condition], facts: Facts) -> list[Condition]:
 def _merged(previous: Iterable[Condition], updates: Iterable[ConditionUpdate], generation: int, now_s: float) -> list[Condition]:
     known = {condition.type: condition for condition in previous}
     known |= {update.type: _condition(known.get(update.type), update, generation, now_s) for update in updates}
-    rank = {name: index for index, name in enumerate(_ORDER)}
+    rank = {name: index for index, name in enumerate(TYPES)}
     return sorted(known.values(), key=lambda item: (rank.get(item.type, len(rank)), item.type))
 
 

@@ -1,0 +1,362 @@
+"""Turns of the loop on a cluster in memory: what it orders, in which order, and what it survives."""
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+
+from yolastic_operator.cluster.base import ClusterError, RefusedError
+
+FAST = {"scaleDown": {"stabilizationWindowSeconds": 30}}
+ELASTIC = {"minReplicas": 1, "maxReplicas": 6, "behavior": FAST}
+CAPACITY_PER_S = 32 / 0.052
+"""Images/s of a worker of the fake at a ceiling of 32."""
+
+
+def test_from_nothing_to_serving(world: Any) -> None:
+    it = world(autoscaling=ELASTIC, objective={"latencyMilliseconds": 200})
+    it.run(30)
+    assert it.cluster.replicas == 1
+    assert it.status["readyReplicas"] == it.status["replicas"] == it.status["desiredReplicas"] == 1
+    assert it.status["url"] == "http://weld.plant.svc/predict"
+    assert it.status["selector"].startswith("app.kubernetes.io/managed-by=yolastic,")
+    assert it.status["model"] == {"sha256": "0" * 64, "task": "Detect", "loadedReplicas": 1}
+    assert it.status["batch"]["ceiling"] == 32
+    assert it.status["batch"]["appliedReplicas"] == 1
+    assert it.status["batch"]["bounds"]["spec"] == 32
+    assert it.status["memory"]["fixed"] == "600Mi"
+    assert it.status["memory"]["perImage"] == "60Mi"
+    assert it.status["memory"]["predictedPeak"] == "2520Mi"
+    assert it.status["latency"] == {"fixedMicroseconds": 20000, "perImageMicroseconds": 1000}
+    assert it.condition("Ready")["status"] == "True"
+    assert it.condition("ModelLoaded")["status"] == "True"
+    assert [event.reason for event in it.cluster.events] == ["BatchCeilingChanged", "Ready", "ModelLoaded"]
+    assert it.cluster.told("scale") == []
+    assert it.figures.desired[-1] == (1, 1)
+    assert it.figures.ceilings[-1]["effective"] == 32
+
+
+def test_grows_with_load_and_shrinks_in_two_phases(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.run(30)
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3)
+    assert ("scale", (3, ())) in it.cluster.calls
+    rescaled = next(event for event in it.cluster.events if event.reason == "Rescaled")
+    assert "from 1 to" in rescaled.message
+    assert "load ratio" in rescaled.message
+    assert it.status["autoscaling"]["decisions"][0]["to"] == 3
+    assert "lastScaleTime" in it.status["autoscaling"]
+
+    it.run(120)
+    assert it.cluster.told("drain") == []
+    it.cluster.calls.clear()
+    it.cluster.demand_per_s = 0.1 * CAPACITY_PER_S
+    it.run_until(lambda: it.cluster.replicas == 1)
+    verbs = [(verb, about) for verb, about in it.cluster.calls if verb in {"drain", "scale"}]
+    drained = [about for verb, about in verbs if verb == "drain"]
+    assert len(set(drained)) == 2
+    # Nobody is ordered away who was not drained before, and then exactly those who were.
+    gone: set[str] = set()
+    for verb, about in verbs:
+        if verb == "drain":
+            gone.add(about)
+        else:
+            assert set(about[1]) <= gone
+    assert set(it.cluster.workers).isdisjoint(gone)
+
+
+def test_constant_load_changes_nothing(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.demand_per_s = 1.5 * CAPACITY_PER_S
+    it.run(120)
+    it.cluster.calls.clear()
+    it.run(3600)
+    assert it.cluster.told("scale") == it.cluster.told("drain") == []
+
+
+def test_an_idle_turn_writes_nothing(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.run(900)  # by then the base tier has followed the demand
+    written, events, calls = len(it.cluster.statuses), len(it.cluster.events), len(it.cluster.calls)
+    it.run(1200)
+    assert (len(it.cluster.statuses), len(it.cluster.events), len(it.cluster.calls)) == (written, events, calls)
+
+
+def test_noise_is_written_seldom(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.run(60)
+    written = len(it.cluster.statuses)
+    for step in range(240):
+        it.cluster.demand_per_s = (0.3 + 0.2 * (step % 3)) * CAPACITY_PER_S
+        it.run(5)
+    # The base tier follows the demand in the meantime: two writes at once that are no noise.
+    assert len(it.cluster.statuses) - written <= 1200 / it.settings.status_every_s + 3
+
+
+def test_a_restart_changes_nothing(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3)
+    it.run(60)
+    it.cluster.calls.clear()
+    written, events = len(it.cluster.statuses), len(it.cluster.events)
+    for _ in range(5):
+        it.restart()
+        it.run(30)
+    assert it.cluster.calls == []
+    assert len(it.cluster.events) == events
+    assert len(it.cluster.statuses) <= written + 5 * 2
+
+
+def test_a_restart_amid_a_drain_finishes_it(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3)
+    it.cluster.drain_s = 20
+    it.cluster.demand_per_s = 1.0 * CAPACITY_PER_S
+    it.run_until(lambda: bool(it.cluster.told("drain")))
+    it.cluster.calls.clear()
+    victims = {name for name, fake in it.cluster.workers.items() if fake.drains_s is not None}
+    it.restart()
+    it.run_until(lambda: it.cluster.replicas == 2, limit_s=60)
+    assert it.cluster.told("drain") == []
+    assert victims.isdisjoint(it.cluster.workers)
+    it.run(60)
+    assert it.cluster.replicas == 2
+
+
+def test_load_that_comes_back_amid_a_drain_replaces_the_drained(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3)
+    it.cluster.drain_s = 50
+    it.cluster.demand_per_s = 1.0 * CAPACITY_PER_S
+    it.run_until(lambda: bool(it.cluster.told("drain")))
+    drained = it.cluster.told("drain")[0]
+    it.cluster.demand_per_s = 2.6 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready >= 3, limit_s=60)
+    assert drained not in it.cluster.workers
+    assert all(fake.drains_s is None for fake in it.cluster.workers.values())
+
+
+def test_a_drain_that_never_ends_is_cut_off(world: Any) -> None:
+    it = world(autoscaling=ELASTIC, drain={"timeoutSeconds": 20})
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3)
+    it.cluster.drain_s = 1e9
+    it.cluster.demand_per_s = 0.1 * CAPACITY_PER_S
+    it.run_until(lambda: bool(it.cluster.told("drain")))
+    began_s = it.now_s
+    it.run_until(lambda: bool(it.cluster.told("scale")[1:]))
+    assert 20 <= it.now_s - began_s <= 25
+
+
+def test_new_workers_get_their_share(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.run(30)
+    assert it.cluster.told("rebalance") == []
+    it.cluster.demand_per_s = 1.4 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 2)
+    it.run(10)
+    assert it.cluster.told("rebalance") == ["worker-1"]
+
+
+def test_a_grant_is_pushed_until_confirmed(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.run(15)
+    assert [(base, ceiling) for _, base, ceiling in it.cluster.told("grant")] == [(8, 32)]
+    it.cluster.workers["worker-1"].ceiling = it.cluster.workers["worker-1"].ceiling.model_copy(update={"ceiling": 4, "base": 1})
+    asyncio.run(it.turn())
+    assert len(it.cluster.told("grant")) == 2
+    it.run(60)
+    assert len(it.cluster.told("grant")) == 2
+    assert it.status["batch"]["appliedReplicas"] == 1
+
+
+def test_a_worker_that_refuses_the_grant_is_not_counted(world: Any) -> None:
+    it = world(replicas=2)
+    it.cluster.faults["grant"] = ClusterError("status 500")
+    it.run(60)
+    assert it.status["batch"]["appliedReplicas"] == 0
+    assert it.status["readyReplicas"] == 2
+    del it.cluster.faults["grant"]
+    it.run(10)
+    assert it.status["batch"]["appliedReplicas"] == 2
+
+
+def test_a_new_ceiling_is_a_decision_with_an_event(world: Any) -> None:
+    it = world(autoscaling=ELASTIC, objective={"latencyMilliseconds": 500})
+    it.run(30)
+    it.cluster.events.clear()
+    it.change(autoscaling=ELASTIC, objective={"latencyMilliseconds": 60})
+    it.run(30)
+    changes = [event.message for event in it.cluster.events if event.reason == "BatchCeilingChanged"]
+    assert len(changes) == 1
+    assert re.match(r"from 32 to \d+ images: .*latency", changes[0])
+    assert it.status["autoscaling"]["decisions"][0]["batchFrom"] == 32
+    assert it.status["batch"]["limitedBy"] == "Latency"
+
+
+def test_a_model_change_rolls_and_grants_anew(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.change(replicas=2, model={"uri": "https://models/m.onnx", "sha256": "1" * 64})
+    it.run(120)
+    assert len(it.cluster.told("ensure")) == 2
+    assert it.status["model"] == {"sha256": "1" * 64, "task": "Detect", "loadedReplicas": 2}
+    assert it.status["batch"]["appliedReplicas"] == 2
+    assert {fake.revision for fake in it.cluster.workers.values()} == {it.cluster.workload.revision}
+
+
+def test_replicas_are_obeyed_both_ways(world: Any) -> None:
+    it = world(replicas=1)
+    it.run(30)
+    it.change(replicas=4)
+    it.run(30)
+    assert it.cluster.replicas == it.ready == 4
+    it.change(replicas=0)
+    it.run(60)
+    assert it.cluster.replicas == 0
+    assert it.cluster.workers == {}
+    assert it.condition("Ready")["reason"] == "ScaledToZero"
+
+
+def test_workers_without_a_place_limit_the_wish(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.places = 2
+    it.cluster.demand_per_s = 3 * CAPACITY_PER_S
+    it.run(300)
+    assert it.condition("ScalingLimited")["reason"] == "Unschedulable"
+    assert [event.type for event in it.cluster.events if event.reason == "ScalingLimited"] == ["Warning"]
+    assert it.ready == 2
+    scaled = len(it.cluster.told("scale"))
+    it.run(600)
+    assert len(it.cluster.told("scale")) == scaled
+
+
+def test_an_unknown_runtime_is_a_condition_and_what_runs_goes_on(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.change(replicas=2, runtime="tpu")
+    it.run(30)
+    assert it.condition("Ready") | {"lastTransitionTime": ""} == {
+        "type": "Ready", "status": "False", "reason": "RuntimeNotFound", "message": "there is no YoloRuntime tpu",
+        "observedGeneration": 2, "lastTransitionTime": "",
+    }  # fmt: skip
+    assert it.status["readyReplicas"] == 2
+    assert len(it.cluster.workers) == 2
+    assert [event.reason for event in it.cluster.events if event.type == "Warning"] == ["NotReady"]
+    it.change(replicas=2)
+    it.run(10)
+    assert it.condition("Ready")["status"] == "True"
+
+
+def test_what_the_cluster_refuses_is_a_condition(world: Any) -> None:
+    it = world(replicas=1)
+    it.cluster.faults["ensure"] = RefusedError("SchemeNotAllowed", "spec.model.uri: file:// is for local mode")
+    it.run(30)
+    assert it.condition("Ready")["reason"] == "SchemeNotAllowed"
+    assert [event.reason for event in it.cluster.events] == ["SchemeNotAllowed"]
+    del it.cluster.faults["ensure"]
+    it.run(30)
+    assert it.condition("Ready")["status"] == "True"
+
+
+def test_a_spec_that_cannot_be_read_is_a_condition(world: Any) -> None:
+    it = world(replicas=1)
+    it.run(30)
+    delay_s = asyncio.run(it.loop.refuse(2, it.status, "InvalidSpec", "spec.batching.maxSize: too large"))
+    assert delay_s == it.settings.turn_s
+    assert it.condition("Ready")["reason"] == "InvalidSpec"
+    assert it.status["observedGeneration"] == 2
+    assert it.status["readyReplicas"] == 1
+
+
+def test_a_worker_that_fails_to_load_tells_why(world: Any) -> None:
+    it = world(replicas=1)
+    asyncio.run(it.turn())
+    fake = it.cluster.workers["worker-1"]
+    fake.failure_reason, fake.failure_message = "ChecksumMismatch", "sha256 is 12ab, expected 0000"
+    it.run(60)
+    assert it.condition("ModelLoaded")["status"] == "False"
+    assert it.condition("ModelLoaded")["reason"] == "ChecksumMismatch"
+    assert [(event.type, event.reason) for event in it.cluster.events] == [("Warning", "ModelLoadFailed")]
+    assert "sha256 is 12ab" in it.cluster.events[0].message
+
+
+@pytest.mark.parametrize(
+    "verb", ["runtime", "fleet", "ensure", "url", "state", "grant", "drain", "rebalance", "scale", "write_status", "post_event"]
+)
+def test_every_verb_may_fail_for_a_while(world: Any, verb: str) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.cluster.faults[verb] = ClusterError(f"{verb}: 503 Service Unavailable")
+    it.run(120)
+    del it.cluster.faults[verb]
+    it.run_until(lambda: it.ready == 3)
+    it.cluster.faults[verb] = ClusterError(f"{verb}: 503 Service Unavailable")
+    it.cluster.demand_per_s = 0.1 * CAPACITY_PER_S
+    it.run(120)
+    del it.cluster.faults[verb]
+    it.run_until(lambda: it.cluster.replicas == 1 and it.ready == 1)
+    assert it.condition("Ready")["status"] == "True"
+
+
+def test_a_failed_order_is_told_and_repeated(world: Any) -> None:
+    it = world(replicas=1)
+    it.run(30)
+    it.cluster.faults["scale"] = ClusterError("403 Forbidden")
+    it.change(replicas=3)
+    it.run(20)
+    assert it.condition("ScalingActive")["reason"] == "ScaleFailed"
+    assert "Rescaled" not in [event.reason for event in it.cluster.events]
+    del it.cluster.faults["scale"]
+    it.run(10)
+    assert it.cluster.replicas == 3
+    assert [event.reason for event in it.cluster.events].count("Rescaled") == 1
+
+
+def test_hung_workers_cost_their_timeout_once_not_each(world: Any) -> None:
+    it = world(replicas=5)
+    it.run(30)
+    for fake in it.cluster.workers.values():
+        fake.hangs = True
+    for _ in range(3):
+        it.now_s += 5
+        asyncio.run(asyncio.wait_for(it.turn(), timeout=1.0))
+    assert it.status["replicas"] == 5
+
+
+def test_without_figures_the_size_holds(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3)
+    it.cluster.demand_per_s = 0
+    it.cluster.faults["state"] = ClusterError("no route to host")
+    it.cluster.calls.clear()
+    it.run(900)
+    assert it.cluster.told("scale") == it.cluster.told("drain") == []
+    assert it.condition("MetricsAvailable")["status"] == "False"
+    assert "MetricsUnavailable" in [event.reason for event in it.cluster.events]
+
+
+def test_a_clock_that_is_set_back_does_not_stop_decisions(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.run(60)
+    offset_s = [0.0]
+    clock = lambda: it.now_s - offset_s[0]  # noqa: E731
+    it.loop._wall = clock
+    offset_s[0] = 86_400.0
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3, limit_s=60)
+
+
+def test_a_fleet_that_somebody_deleted_comes_back_at_its_size(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3)
+    it.cluster.replicas, it.cluster.workers = None, {}
+    it.run(10)
+    assert it.cluster.replicas == 3

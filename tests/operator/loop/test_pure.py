@@ -1,0 +1,264 @@
+"""The pure parts of acting: steps of shrinking, grants, status and events."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yolastic_contract.inference import Condition, DecisionStatus, InferenceSpec, InferenceStatus
+from yolastic_contract.state import WorkerState
+from yolastic_operator.act import ceilings, events, shrink
+from yolastic_operator.act import status as folding
+from yolastic_operator.act.workload import build
+from yolastic_operator.cluster.fake import FakeCluster
+from yolastic_operator.model import (
+    Bounds,
+    CeilingDecision,
+    ConditionUpdate,
+    Fleet,
+    Fresh,
+    Missing,
+    Observation,
+    Reading,
+    Ref,
+    Stale,
+    Tiers,
+    Worker,
+    WorkerPhase,
+    WorkerView,
+)
+
+REF = Ref("plant", "weld")
+SPEC = InferenceSpec.model_validate({"model": {"uri": "file:///m.onnx", "sha256": "0" * 64}})
+
+
+def a_state() -> WorkerState:
+    async def scenario() -> WorkerState:
+        cluster = FakeCluster(lambda: 0.0, start_s=0.0)
+        await cluster.ensure(build(REF, SPEC, "cpu", cluster.runtimes["cpu"]), 1)
+        return await cluster.state(REF, (await cluster.fleet(REF)).workers[0])
+
+    return asyncio.run(scenario())
+
+
+STATE = a_state()
+
+
+def state(phase: str = "Ready", inflight: int = 0, **other: Any) -> WorkerState:
+    load = STATE.load.model_copy(update={"inflight_images": inflight})
+    return STATE.model_copy(update={"phase": phase, "load": load, **other})
+
+
+def view(
+    name: str, reading: Reading[WorkerState], phase: WorkerPhase = "Ready", *, ready: bool = True, revision: str = "a"
+) -> WorkerView:
+    worker = Worker(name, revision, phase, 0.0, address=None if phase == "Pending" else "127.0.0.1", ready=ready)
+    return WorkerView(worker, reading, Missing("not asked"))
+
+
+def seen(replicas: int | None, *views: WorkerView) -> Observation:
+    return Observation(Fleet(replicas, tuple(item.worker for item in views), "a"), views)
+
+
+SERVING, BUSY = view("w1", Fresh(state())), view("w2", Fresh(state(inflight=4)))
+EMPTY = view("w1", Fresh(state("Draining")), ready=False)
+DRAINING = view("w2", Fresh(state("Draining", inflight=4)), ready=False)
+SILENT = view("w2", Missing("no answer"))
+STARTING = view("w2", Missing("connection refused"), "Starting", ready=False)
+PENDING = view("w2", Missing("the worker is Pending"), "Pending", ready=False)
+OLD_STATE = view("w1", Stale(state("Draining"), 9.0), ready=False)
+Step = tuple[tuple[str, ...], int | None, tuple[str, ...], tuple[str, ...]]
+"""drain, order, victims, waiting"""
+NOTHING: Step = ((), None, (), ())
+STEPS: dict[str, tuple[Observation, int, tuple[str, ...], dict[str, float], Step]] = {
+    "no size ordered yet": (seen(None, SERVING), 3, (), {}, NOTHING),
+    "all is well": (seen(2, SERVING, BUSY), 2, (), {}, NOTHING),
+    "grow at once": (seen(2, SERVING, BUSY), 5, (), {}, ((), 5, (), ())),
+    "shrink begins with a drain": (seen(2, SERVING, BUSY), 1, ("w2",), {}, (("w2",), None, (), ("w2",))),
+    "a drain not heard of is sent again": (seen(2, SERVING, BUSY), 1, ("w2",), {"w2": 99.0}, (("w2",), None, (), ("w2",))),
+    "images in flight are waited for": (seen(2, SERVING, DRAINING), 1, ("w2",), {"w2": 99.0}, ((), None, (), ("w2",))),
+    "an empty one is ordered away": (seen(2, EMPTY, BUSY), 1, ("w1",), {"w1": 99.0}, ((), 1, ("w1",), ())),
+    "an old word of emptiness does not do": (seen(2, OLD_STATE, BUSY), 1, ("w1",), {"w1": 99.0}, (("w1",), None, (), ("w1",))),
+    "time is up": (seen(2, SERVING, DRAINING), 1, ("w2",), {"w2": 70.0}, ((), 1, ("w2",), ())),
+    "silence is waited for": (seen(2, SERVING, SILENT), 1, ("w2",), {"w2": 99.0}, (("w2",), None, (), ("w2",))),
+    "who never served goes at once": (seen(2, SERVING, STARTING), 1, ("w2",), {}, ((), 1, ("w2",), ())),
+    "who has no place goes at once": (seen(2, SERVING, PENDING), 1, ("w2",), {}, ((), 1, ("w2",), ())),
+    "one of two is done": (seen(2, EMPTY, DRAINING), 0, ("w1", "w2"), {"w1": 99.0, "w2": 99.0}, ((), 1, ("w1",), ("w2",))),
+    "load is back: let go first": (seen(2, SERVING, DRAINING), 2, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
+    "much load is back: let go first": (seen(2, SERVING, DRAINING), 5, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
+    "who has gone is forgotten": (seen(1, SERVING), 1, (), {"w9": 50.0}, NOTHING),
+    "victims nobody knows are none": (seen(2, SERVING, BUSY), 1, ("w9",), {}, NOTHING),
+}
+
+
+@pytest.mark.parametrize(("observation", "desired", "victims", "leaving", "expected"), STEPS.values(), ids=STEPS)
+def test_steps_of_shrinking(
+    observation: Observation, desired: int, victims: tuple[str, ...], leaving: dict[str, float], expected: Step
+) -> None:
+    step = shrink.plan(observation, desired=desired, victims=victims, leaving=leaving, seen={}, now_s=100.0, timeout_s=30.0)
+    assert (step.drain, step.order, step.victims, step.waiting) == expected
+    assert "w9" not in step.leaving
+
+
+def test_an_unbidden_drain_is_taken_over_after_a_while() -> None:
+    observation = seen(2, SERVING, DRAINING)
+    noticed = shrink.unbidden(observation, {}, {}, 100.0)
+    assert noticed == {"w2": 100.0}
+    for now_s, order in ((105.0, None), (111.0, 1)):
+        noticed = shrink.unbidden(observation, {}, noticed, now_s)
+        step = shrink.plan(observation, desired=2, victims=(), leaving={}, seen=noticed, now_s=now_s, timeout_s=30.0)
+        assert step.order == order
+    assert shrink.unbidden(observation, {"w2": 90.0}, noticed, 120.0) == {}
+
+
+@given(
+    phases=st.lists(st.sampled_from([SERVING, BUSY, EMPTY, DRAINING, SILENT, STARTING, PENDING]), max_size=8),
+    desired=st.integers(0, 10),
+    data=st.data(),
+)
+def test_an_order_never_takes_who_still_serves(phases: list[WorkerView], desired: int, data: st.DataObject) -> None:
+    views = [replace(item, worker=replace(item.worker, name=f"w{index}")) for index, item in enumerate(phases)]
+    names = [item.worker.name for item in views]
+    victims = data.draw(st.permutations(names))[: max(len(names) - desired, 0)]
+    leaving = dict.fromkeys(data.draw(st.sets(st.sampled_from(names))) if names else (), 95.0)
+    observation = seen(len(views), *views)
+    step = shrink.plan(observation, desired=desired, victims=victims, leaving=leaving, seen={}, now_s=100.0, timeout_s=30.0)
+    if step.order is None:
+        assert step.victims == ()
+    elif step.order > len(views):
+        assert (step.order, step.victims) == (desired, ())
+    else:
+        assert len(step.victims) == len(views) - step.order
+        growing = desired > len(views) - len(leaving)
+        for item in views:
+            if item.worker.name in step.victims and not growing:
+                assert not item.worker.ready
+    assert set(step.drain) <= set(step.leaving) <= set(names)
+
+
+def decision(base: int = 8, ceiling: int = 32) -> CeilingDecision:
+    return CeilingDecision(Tiers(base, ceiling), Bounds(spec=32, latency=48), "Spec")
+
+
+def with_ceiling(
+    base: int, ceiling: int, *, granted: bool = True, buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+) -> WorkerState:
+    tiers = STATE.ceiling.model_copy(update={"base": base, "ceiling": ceiling, "granted": granted})
+    return state(ceiling=tiers, buckets=list(buckets))
+
+
+GRANTS: dict[str, tuple[WorkerView, list[tuple[int, int]]]] = {
+    "has them": (view("w", Fresh(with_ceiling(8, 32))), []),
+    "its own start values": (view("w", Fresh(with_ceiling(8, 32, granted=False))), [(8, 32)]),
+    "too high": (view("w", Fresh(with_ceiling(16, 64))), [(8, 32)]),
+    "other base": (view("w", Fresh(with_ceiling(4, 32))), [(8, 32)]),
+    "warmed up to less": (view("w", Fresh(with_ceiling(8, 32, buckets=(1, 2, 4)))), [(4, 4)]),
+    "has what it can": (view("w", Fresh(with_ceiling(4, 4, buckets=(1, 2, 4)))), []),
+    "another revision": (view("w", Fresh(with_ceiling(1, 1)), revision="b"), []),
+    "not ready": (view("w", Fresh(state("Starting"))), []),
+    "silent": (view("w", Missing("no answer")), []),
+    "old news": (view("w", Stale(with_ceiling(1, 1), 9.0)), []),
+}
+
+
+@pytest.mark.parametrize(("worker", "expected"), GRANTS.values(), ids=GRANTS)
+def test_who_is_granted_what(worker: WorkerView, expected: list[tuple[int, int]]) -> None:
+    grants = [(grant.base, grant.ceiling) for _, grant in ceilings.pending(seen(1, worker), "a", decision())]
+    assert grants == expected
+    for _, grant in ceilings.pending(seen(1, worker), "a", decision()):
+        assert grant.bounds == {"spec": 32, "latency": 48}
+
+
+def condition(kind: str, status: str, reason: str, message: str = "", at: str = "2026-01-01T00:00:00Z") -> Condition:
+    return Condition.model_validate(
+        {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": at}
+    )
+
+
+def status_with(*conditions: Condition, decisions: tuple[DecisionStatus, ...] = ()) -> InferenceStatus:
+    plain = InferenceStatus(conditions=list(conditions))
+    return plain.model_copy(update={"autoscaling": plain.autoscaling.model_copy(update={"decisions": list(decisions)})})
+
+
+def said(text: str | None) -> Condition | None:
+    """`Ready False Starting`: type, status, reason."""
+    return condition(*text.split()) if text else None
+
+
+TOLD: dict[str, tuple[str | None, str, str | None]] = {
+    "ready": (None, "Ready True WorkersReady", "Normal Ready"),
+    "ready as before": ("Ready True WorkersReady", "Ready True WorkersReady 2/3", None),
+    "starting": (None, "Ready False Starting", None),
+    "lost": ("Ready True WorkersReady", "Ready False Starting", "Warning NotReady"),
+    "refused": (None, "Ready False RuntimeNotFound", "Warning RuntimeNotFound"),
+    "refused as before": ("Ready False RuntimeNotFound", "Ready False RuntimeNotFound again", None),
+    "told by ModelLoaded": ("Ready False Starting", "Ready False ModelLoadFailed", None),
+    "model failed": (None, "ModelLoaded False FixedBatch", "Warning ModelLoadFailed"),
+    "model unknown": (None, "ModelLoaded Unknown Loading", None),
+    "model loaded": ("ModelLoaded Unknown Loading", "ModelLoaded True Loaded", "Normal ModelLoaded"),
+    "does not fit": (None, "MemoryBudgetResolved False DoesNotFit", "Warning MemoryBudgetUnresolved"),
+    "metrics from the start": (None, "MetricsAvailable True Fresh", None),
+    "metrics after the start": ("MetricsAvailable Unknown NoReadyWorkers", "MetricsAvailable True Fresh", None),
+    "metrics gone": ("MetricsAvailable True Fresh", "MetricsAvailable False Stale", "Warning MetricsUnavailable"),
+    "metrics back": ("MetricsAvailable False Stale", "MetricsAvailable True Fresh", "Normal MetricsAvailable"),
+    "no room": (None, "ScalingLimited True Unschedulable", "Warning ScalingLimited"),
+    "at the maximum": ("ScalingLimited False InRange", "ScalingLimited True TooManyReplicas", "Warning ScalingLimited"),
+    "at the minimum": (None, "ScalingLimited True TooFewReplicas", None),
+    "progress": (None, "Progressing True ScalingUp", None),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "expected"), TOLD.values(), ids=TOLD)
+def test_which_conditions_are_told(before: str | None, after: str, expected: str | None) -> None:
+    statuses = [status_with(*(item for item in [said(text)] if item)) for text in (before, after)]
+    told = [f"{event.type} {event.reason}" for event in events.between(*statuses)]
+    assert told == ([expected] if expected else [])
+
+
+def change(time: str, start: int, end: int, **other: Any) -> DecisionStatus:
+    return DecisionStatus.model_validate({"time": time, "from": start, "to": end, "reason": "R", "message": "why", **other})
+
+
+def test_each_new_decision_is_told_once_oldest_first() -> None:
+    first = change("2026-01-01T00:00:00Z", 1, 2)
+    second = change("2026-01-01T00:00:05Z", 2, 2, batchFrom=8, batchTo=16)
+    third = change("2026-01-01T00:00:05Z", 2, 4)
+    told = events.between(status_with(decisions=(first,)), status_with(decisions=(third, second, first)))
+    assert [(event.reason, event.message) for event in told] == [
+        ("BatchCeilingChanged", "from 8 to 16 images: why"),
+        ("Rescaled", "from 2 to 4 workers: why"),
+    ]
+
+
+def test_a_transition_time_moves_with_the_status_alone() -> None:
+    status = InferenceStatus()
+    times = []
+    steps = (("False", "A"), ("False", "B"), ("True", "C"), ("True", "C"), ("False", "A"))
+    for index, (value, reason) in enumerate(steps):
+        update = ConditionUpdate("Ready", value, reason)  # type: ignore[arg-type]
+        status = folding.with_conditions(status, [update], generation=1, now_s=60.0 * index)
+        times.append(status.conditions[0].last_transition_time)
+    assert [time[14:16] for time in times] == ["00", "00", "02", "02", "04"]
+
+
+def test_a_status_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    good = folding.render(
+        status_with(condition("Ready", "True", "WorkersReady"), decisions=(change("2026-01-01T00:00:00Z", 1, 2),))
+    )
+    read = folding.read({**good, "canary": {"x": 1}, "memory": {"budget": "8Gi", "shape": "round"}, "desiredReplicas": 3})
+    assert read.desired_replicas == 3
+    assert read.conditions[0].type == "Ready"
+    assert read.autoscaling.decisions[0].to == 2
+    assert read.memory.budget is None
+    assert folding.read({}) == InferenceStatus()
+
+
+def test_numbers_in_messages_are_not_worth_a_write() -> None:
+    base = status_with(condition("ScalingActive", "True", "ValidMetrics", "load ratio 0.52 over 2 workers"))
+    noise = status_with(condition("ScalingActive", "True", "ValidMetrics", "load ratio 0.6 over 2 workers"))
+    other = status_with(condition("ScalingActive", "True", "ValidMetrics", "load ratio 0.52 over 2 workers; holding"))
+    assert folding.same_but_for_numbers(base, noise)
+    assert not folding.same_but_for_numbers(base, other)
