@@ -55,7 +55,8 @@ class Outcome(StrEnum):
 class Image:
     """One accepted image, from its slot to its answer.
 
-    `pixels`: uint8 [H, W, 3] RGB, letterboxed. `finish(image)` is called once, from the engine thread, after `outcome` is set.
+    `pixels`: uint8 [H, W, 3] RGB, letterboxed. `finish(image)` is called once, on the event
+    loop, after `outcome` is set.
     """
 
     key: ShapeKey

@@ -1,0 +1,88 @@
+"""The command `yolastic-worker`: serve and fetch. One sentence on stderr when it cannot, never a traceback."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from yolastic_contract.failure import render_failure
+from yolastic_worker.lifecycle import ExitCode
+from yolastic_worker.settings import FetchSettings, ServeSettings, parse_arguments
+from yolastic_worker.types import WorkerFailure
+
+
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Time, level, logger, message."""
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
+        }  # fmt: skip
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _log(kind: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        _JsonFormatter() if kind == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def _tell(failure: WorkerFailure, termination_log: Path | None) -> None:
+    """The reason, for people on stderr and for the cluster in the termination log."""
+    line = render_failure(failure.reason, str(failure))
+    sys.stderr.write(line + "\n")
+    if termination_log is not None:
+        with contextlib.suppress(OSError):
+            termination_log.write_text(line + "\n", "utf-8")
+
+
+def _run(settings: ServeSettings | FetchSettings) -> ExitCode:
+    if isinstance(settings, FetchSettings):
+        from yolastic_worker.fetch import fetch  # noqa: PLC0415 - neither command needs the other's imports
+
+        fetch(settings)
+        return ExitCode.DRAINED
+    _log(settings.log_format)
+    from yolastic_worker.serve import serve  # noqa: PLC0415
+
+    return serve(settings)
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; its exit code."""
+    termination_log: Path | None = None
+    try:
+        settings = parse_arguments(arguments)
+        termination_log = settings.termination_log
+        code = _run(settings)
+    except WorkerFailure as failure:
+        _tell(failure, termination_log)
+        code = ExitCode.CONFIGURATION
+    except KeyboardInterrupt:
+        code = ExitCode.DRAINED
+    except Exception as error:
+        logging.getLogger("yolastic_worker").error("internal error: %r", error, exc_info=error)
+        sys.stderr.write(f"internal error: {type(error).__name__}: {error}\n")
+        code = ExitCode.INTERNAL
+    return int(code)
+
+
+def main() -> None:
+    """The command; ends without waiting for threads that a device or a broken client may hold."""
+    code = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""HTTP only: routes, request parsing, one module a response dialect."""

@@ -1,0 +1,82 @@
+"""The data port: `/predict` and `/info`."""
+
+from concurrent.futures import Executor
+from typing import Protocol
+
+from yolastic_worker import __version__
+from yolastic_worker.api.http import Application, Refusal, Reply, Request, json_reply
+from yolastic_worker.api.predict import Predict, PredictSettings
+from yolastic_worker.decode import ImageLimits
+from yolastic_worker.lifecycle import Lifecycle
+from yolastic_worker.metrics import WorkerMetrics
+from yolastic_worker.pipeline import Pipeline
+from yolastic_worker.settings import ServeSettings
+
+_STARTING_RETRY_S = 2
+_LEAVING_RETRY_S = 1
+
+
+class Serving(Protocol):
+    """What the data port needs of the worker."""
+
+    settings: ServeSettings
+    lifecycle: Lifecycle
+    metrics: WorkerMetrics
+    pipeline: Pipeline | None
+
+
+class _Data:
+    def __init__(self, worker: Serving, pool: Executor) -> None:
+        self._worker, self._pool = worker, pool
+        self._predict: Predict | None = None
+
+    def _pipeline(self) -> Pipeline:
+        """The pipeline of a worker that serves; while it drains it still does."""
+        phase, pipeline = self._worker.lifecycle.phase, self._worker.pipeline
+        if phase == "Failed" or (pipeline is not None and pipeline.lost is not None):
+            raise Refusal(503, "failed", "this worker cannot serve any more", _LEAVING_RETRY_S)
+        if phase == "Starting" or pipeline is None:
+            raise Refusal(503, "starting", "this worker is not ready yet", _STARTING_RETRY_S)
+        return pipeline
+
+    async def predict(self, request: Request) -> Reply:
+        """Detections of one image or several."""
+        pipeline = self._pipeline()
+        if self._predict is None:
+            settings, info = self._worker.settings, pipeline.engine.info
+            version = {"yolastic": __version__}
+            if info.runtime_version:
+                name, _, number = info.runtime_version.partition(" ")
+                version[name] = number
+            self._predict = Predict(
+                pipeline,
+                PredictSettings(settings.name, version, settings.patience_s, settings.body_limit_bytes),
+                self._worker.metrics,
+                self._pool,
+            )
+        return await self._predict(request)
+
+    async def info(self, request: Request) -> Reply:
+        """What is served, by what, within which limits."""
+        pipeline, settings = self._pipeline(), self._worker.settings
+        info, limits = pipeline.engine.info, ImageLimits()
+        return json_reply({
+            "model": {
+                "name": settings.name, "sha256": info.sha256, "task": info.task, "names": list(info.names),
+                "inputSize": {"width": info.width, "height": info.height}, "precision": info.precision,
+            },
+            "runtime": {
+                "version": __version__, "backend": info.backend, "device": info.device, "runtime": info.runtime_version,
+                "simulated": info.simulated,
+            },
+            "limits": {
+                "bodyBytes": settings.body_limit_bytes, "pixels": limits.max_pixels, "side": limits.max_side,
+                "batch": pipeline.ceiling()[0].ceiling, "queue": settings.queue_length, "patienceSeconds": settings.patience_s,
+            },
+        })  # fmt: skip
+
+
+def data_application(worker: Serving, pool: Executor) -> Application:
+    """The ASGI application of the data port."""
+    data = _Data(worker, pool)
+    return Application({"/predict": {"POST": data.predict}, "/info": {"GET": data.info}}, worker.metrics.answered)

@@ -1,0 +1,198 @@
+"""`POST /predict`: an image, or several, from the bytes of a request to the JSON of its answer."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final
+
+from yolastic_worker.admission import Accepted, Refused
+from yolastic_worker.api.http import ClientGone, Refusal, Reply, Request, json_reply
+from yolastic_worker.api.multipart import parse_form
+from yolastic_worker.api.parameters import Parameters, parse_parameters, patience_s
+from yolastic_worker.api.ultralytics import render_boxes, render_image, render_response
+from yolastic_worker.decode import ImageRefused, decode, letterbox, read_header
+from yolastic_worker.metrics import WorkerMetrics
+from yolastic_worker.pipeline import BatchTooLarge, Pipeline
+from yolastic_worker.types import DeviceLost, Geometry, Image, Outcome, OutOfDeviceMemory, ShapeKey
+
+_BODY_TIMEOUT_S: Final = 30.0
+_FAILED_RETRY_S: Final = 1
+_NO_GEOMETRY: Final = Geometry(0, 0, 1.0, 0, 0)
+"""Until an image is decoded."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictSettings:
+    """What does not change while a worker runs."""
+
+    model: str
+    """Its name in answers."""
+    version: Mapping[str, str]
+    patience_s: float
+    """Default patience of a client, seconds."""
+    body_limit_bytes: int
+
+
+class Pending:
+    """One request's images on their way. Lives on the event loop; decode threads only add images."""
+
+    def __init__(self, count: int, parameters: Parameters, received_s: float, deadline_s: float) -> None:
+        self.parameters = parameters
+        self.received_s, self.deadline_s = received_s, deadline_s
+        """Monotonic."""
+        self.images: list[Image | None] = [None] * count
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.cancelled = False
+        self._left = count
+
+    def finish(self, image: Image) -> None:
+        """An image is answered."""
+        self._left -= 1
+        if not self._left and not self.done.done():
+            self.done.set_result(None)
+
+    def cancel(self) -> None:
+        """The client is gone: what has not begun to run will not."""
+        self.cancelled = True
+        for image in self.images:
+            if image is not None:
+                image.cancelled = True
+        if not self.done.done():
+            self.done.set_exception(ClientGone())
+
+    def expire(self) -> None:
+        """The deadline passed: unless it is running by now, it never will."""
+        if self.done.done() or any(image is not None and image.started_s for image in self.images):
+            return
+        self.cancelled = True
+        self.done.set_exception(Refusal(504, "deadline_passed", "the deadline passed before the image ran"))
+
+
+class Predict:
+    """The handler; one a worker."""
+
+    def __init__(self, pipeline: Pipeline, settings: PredictSettings, metrics: WorkerMetrics, pool: Executor) -> None:
+        self._pipeline, self._settings, self._metrics, self._pool = pipeline, settings, metrics, pool
+        info = pipeline.engine.info
+        self._names, self._height, self._width = info.names, info.height, info.width
+        self._key = ShapeKey(info.height, info.width)
+
+    async def __call__(self, request: Request) -> Reply:
+        """One request."""
+        patience = patience_s(request.headers, self._settings.patience_s)
+        bodies, parameters = await self._read(request)
+        pending = Pending(len(bodies), parameters, time.monotonic(), request.arrived_s + patience)
+        self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
+        accepted = self._admit(bodies, pending.deadline_s)
+        for index, body in enumerate(bodies):
+            self._pool.submit(self._stage, pending, index, body)
+        timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
+        watch: Callable[[Callable[[], None] | None], None] = request.scope["watch"]
+        watch(pending.cancel)
+        try:
+            await pending.done
+        finally:
+            watch(None)
+            timer.cancel()
+        return self._reply(request, pending, accepted)
+
+    async def _read(self, request: Request) -> tuple[list[bytes], Parameters]:
+        """The images' bytes and what is asked of them."""
+        kind = request.content_type
+        form = kind == "multipart/form-data"
+        if not form and not kind.startswith("image/"):
+            raise Refusal(415, "unsupported_content_type", "send an image/* body, or multipart/form-data with the part file")
+        asked = parse_parameters(request.query, self._height, self._width)
+        body = await request.body(self._settings.body_limit_bytes, _BODY_TIMEOUT_S)
+        if not form:
+            return [body], asked
+        parsed = parse_form(request.headers[b"content-type"], body)
+        if not parsed.files:
+            raise Refusal(422, "no_image", "the form has no part file or source")
+        return parsed.files, parse_parameters({**request.query, **parsed.fields}, self._height, self._width)
+
+    def _admit(self, bodies: list[bytes], deadline_s: float) -> Accepted:
+        """Refuse what is no image before it takes a place, then ask admission."""
+        rejected = self._metrics.images[Outcome.REJECTED]
+        for index, body in enumerate(bodies):
+            try:
+                read_header(body)
+            except ImageRefused as error:
+                rejected.inc(len(bodies))
+                raise _refusal_of(error, index, len(bodies)) from error
+        verdict = self._pipeline.admit(len(bodies), deadline_s)
+        if isinstance(verdict, Refused):
+            rejected.inc(len(bodies))
+            code = "overloaded" if verdict.status == 429 else "deadline_passed"
+            raise Refusal(verdict.status, code, verdict.message, verdict.retry_after_s)
+        return verdict
+
+    def _stage(self, pending: Pending, index: int, body: bytes) -> None:
+        """Decode into a slot and queue it; runs in the decode pool."""
+        slots = self._pipeline.slots
+        image = Image(
+            key=self._key, pixels=slots.take(), geometry=_NO_GEOMETRY, thresholds=pending.parameters.thresholds,
+            arrived_s=pending.received_s, deadline_s=pending.deadline_s, finish=pending.finish,
+        )  # fmt: skip
+        pending.images[index] = image
+        try:
+            if pending.cancelled:
+                image.outcome = Outcome.CANCELLED
+            else:
+                image.geometry = letterbox(decode(body), self._height, self._width, image.pixels)
+        except ImageRefused as error:
+            image.outcome, image.error = Outcome.REJECTED, error
+        except Exception as error:
+            image.outcome, image.error = Outcome.FAILED, error
+        if image.outcome is None:
+            image.cancelled = pending.cancelled
+            self._pipeline.offer(image)
+        else:
+            slots.give(image.pixels)
+            self._pipeline.abandon(image)
+
+    def _reply(self, request: Request, pending: Pending, accepted: Accepted) -> Reply:
+        now_s, received_s = time.monotonic(), pending.received_s
+        images = [image for image in pending.images if image is not None]
+        for index, image in enumerate(images):
+            if image.outcome is not Outcome.OK or image.boxes is None:
+                raise _refusal_of(image.error, index, len(images), image.outcome)
+        if accepted.predicted_s is not None:
+            self._pipeline.observe_late(accepted.predicted_s, now_s - received_s)
+        stages = self._metrics.stages
+        rendered = []
+        for image in images:
+            preprocess_s, queue_s = image.queued_s - received_s, image.started_s - image.queued_s
+            inference_s, postprocess_s = image.inferred_s - image.started_s, now_s - image.inferred_s
+            stages["decode"].observe(preprocess_s)
+            stages["queue"].observe(queue_s)
+            stages["inference"].observe(inference_s)
+            stages["postprocess"].observe(postprocess_s)
+            geometry = image.geometry
+            assert image.boxes is not None
+            rows = render_boxes(image.boxes, self._names, geometry.source_height, geometry.source_width, pending.parameters)
+            speed_ms = {"preprocess": preprocess_s * 1e3, "inference": inference_s * 1e3, "postprocess": postprocess_s * 1e3}
+            rendered.append(render_image(rows, geometry.source_height, geometry.source_width, speed_ms))
+        seconds = time.monotonic() - request.arrived_s
+        stages["total"].observe(seconds)
+        return json_reply(render_response(rendered, self._settings.model, self._settings.version, seconds))
+
+
+def _refusal_of(error: Exception | None, index: int, count: int, outcome: Outcome | None = None) -> Refusal:
+    """Why a request is answered with an error, from the first of its images that was not answered."""
+    which = f"image {index + 1}: " if count > 1 else ""
+    if isinstance(error, ImageRefused):
+        return Refusal(error.status, error.code, which + error.message)
+    if isinstance(error, BatchTooLarge):
+        return Refusal(
+            503, "out_of_memory", "the device had no memory for this batch; the next ones are smaller", _FAILED_RETRY_S
+        )
+    if isinstance(error, OutOfDeviceMemory):
+        return Refusal(507, "out_of_memory", which + "the device has no memory for this image")
+    if isinstance(error, DeviceLost):
+        return Refusal(503, "unavailable", "this worker cannot serve any more", _FAILED_RETRY_S)
+    if outcome is Outcome.EXPIRED:
+        return Refusal(504, "deadline_passed", "the deadline passed before the image ran")
+    return Refusal(503, "failed", "the batch with this image failed", _FAILED_RETRY_S)

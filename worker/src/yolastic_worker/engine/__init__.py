@@ -1,0 +1,1 @@
+"""The only room that knows a runtime: uint8 images in, raw outputs out."""

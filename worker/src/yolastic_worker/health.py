@@ -1,0 +1,21 @@
+"""Liveness is progress: work is there and no batch began or ended for several times the slowest known batch -> dead."""
+
+from typing import Final
+
+from yolastic_worker.pipeline import Progress
+
+_SLOWEST_BATCHES: Final = 10.0
+_LEAST_S: Final = 10.0
+_HEARTBEAT_S: Final = 30.0
+
+
+def stalled(progress: Progress | None, heartbeat_age_s: float, now_s: float) -> str | None:
+    """Why the worker is to be restarted, or None while it gets on. `now_s`: monotonic, as in `progress`."""
+    if heartbeat_age_s > _HEARTBEAT_S:
+        return f"the data port has not answered to itself for {heartbeat_age_s:.0f} s"
+    if progress is None or not (progress.waiting or progress.running):
+        return None
+    idle_s, limit_s = now_s - progress.last_s, max(_LEAST_S, _SLOWEST_BATCHES * progress.slowest_s)
+    if idle_s > limit_s:
+        return f"images wait and no batch has ended for {idle_s:.1f} s; the slowest known took {progress.slowest_s:.3f} s"
+    return None

@@ -1,0 +1,238 @@
+"""`yolastic-worker serve`: puts the rooms together and orders their opening and closing."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import uvloop
+
+from yolastic_worker import __version__
+from yolastic_worker.api.app import data_application
+from yolastic_worker.batcher import BatchRules, Window
+from yolastic_worker.control import ControlThread
+from yolastic_worker.engine.base import Engine
+from yolastic_worker.lifecycle import ExitCode, Lifecycle
+from yolastic_worker.metrics import WorkerMetrics
+from yolastic_worker.pipeline import Pipeline
+from yolastic_worker.server import HttpServer, bind, every
+from yolastic_worker.settings import ServeSettings
+from yolastic_worker.types import DeviceLost, Image, WorkerFailure
+from yolastic_worker.warmup import warm_up
+
+logger = logging.getLogger(__name__)
+
+_SWITCH_INTERVAL_S = 0.0005
+"""How long a thread may keep the interpreter from the engine thread; Python's own 5 ms would cost that at every batch."""
+_QUIET_POLL_S = 0.02
+
+
+def load_engine(settings: ServeSettings) -> Engine:
+    """The engine the settings ask for.
+
+    Raises:
+        WorkerFailure: why it cannot be had.
+    """
+    from yolastic_worker.engine.onnxruntime import OnnxOptions, OnnxRuntimeEngine  # noqa: PLC0415 - half a second of import
+    from yolastic_worker.engine.simulated import SimulatedEngine  # noqa: PLC0415
+
+    model: Engine | None = None
+    if settings.model is not None:
+        model = OnnxRuntimeEngine(
+            OnnxOptions(
+                model=settings.model,
+                sha256=settings.model_sha256,
+                task=settings.task,
+                input_size=settings.input_size,
+                device=settings.device,
+                threads=settings.threads,
+                max_batch=settings.max_batch,
+            )
+        )
+    if settings.backend == "simulated":
+        return SimulatedEngine(settings.simulation, model, settings.input_size)
+    assert model is not None
+    return model
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.lifecycle = Lifecycle()
+        self.metrics = WorkerMetrics(settings.name)
+        self.pipeline: Pipeline | None = None
+        self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        self._failure: BaseException | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._server: HttpServer
+        self._signalled: asyncio.Event
+        self._ended: asyncio.Event
+        self._loaded: asyncio.Event
+
+    # --- from any thread
+
+    def begin_drain(self) -> None:
+        """As `control.Worker.begin_drain`."""
+        if self.lifecycle.drain():
+            logger.info("draining")
+            self._loop.call_soon_threadsafe(self._leave)
+
+    def rebalance(self) -> None:
+        """As `control.Worker.rebalance`."""
+        self._loop.call_soon_threadsafe(lambda: self._server.close_after_answer(newcomers=False))
+
+    def _deliver(self, images: Sequence[Image]) -> None:
+        pipeline = self.pipeline
+        if pipeline is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends
+                self._loop.call_soon_threadsafe(pipeline.answered, images)
+
+    # --- the engine thread
+
+    def _engine_thread(self) -> None:
+        try:
+            self._start_engine()
+        except BaseException as error:
+            self._failure = error
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._ended.set)
+
+    def _start_engine(self) -> None:
+        settings = self.settings
+        engine = load_engine(settings)
+        if engine.info.simulated is not None:
+            logger.warning("%s", engine.info.simulated)
+        self.lifecycle.message = "warming up"
+        warmth = warm_up(engine, settings.max_batch, settings.memory_limit_bytes, self._signalled.is_set)
+        rules = BatchRules(
+            window=Window(settings.window), max_delay_s=settings.max_delay_s, eager_size=settings.eager_size,
+            shared=settings.shared, objective_s=settings.objective_s, pad_to_buckets=engine.info.pad_to_buckets,
+            buckets=warmth.buckets,
+        )  # fmt: skip
+        pipeline = Pipeline(
+            engine, warmth, rules, queue_length=settings.queue_length, metrics=self.metrics, deliver=self._deliver
+        )
+        self.pipeline = pipeline
+        self._loop.call_soon_threadsafe(self._loaded.set)
+        pipeline.run()
+        if pipeline.lost is not None:
+            raise pipeline.lost
+
+    # --- the event loop
+
+    async def run(self, listener: socket.socket, control: socket.socket) -> ExitCode:
+        """Serve until a signal or a failure; the exit code."""
+        self._loop = asyncio.get_running_loop()
+        self._signalled, self._ended, self._loaded = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._signalled.set)
+        self._server = HttpServer(data_application(self, self._pool))
+        control_thread = ControlThread(self, control)
+        control_thread.start()
+        if self.settings.fd is None:  # a shared socket is another worker's door too: it is opened when this one can serve
+            await self._server.start(listener)
+        engine_thread = threading.Thread(target=self._engine_thread, name="engine", daemon=True)
+        engine_thread.start()
+        async with every(1.0, self._tick):
+            code = await self._live(listener)
+        control_thread.stop()
+        if self.pipeline is not None:
+            self.pipeline.stop()
+            await asyncio.to_thread(engine_thread.join, 5)
+        return code
+
+    async def _live(self, listener: socket.socket) -> ExitCode:
+        loaded = await self._first(self._loaded, self._signalled, self._ended)
+        if loaded is self._ended:
+            return self._failed()
+        if loaded is self._loaded and self.lifecycle.ready():
+            if self.settings.fd is not None:
+                await self._server.start(listener)
+            logger.info("ready after %.2f s, batches of up to %d", self.lifecycle.ready_after_s, self._largest())
+        if await self._first(self._signalled, self._ended) is self._ended:
+            return self._failed()
+        self.begin_drain()
+        await self._drained()
+        return self._failed() if self._ended.is_set() and self._failure is not None else ExitCode.DRAINED
+
+    def _largest(self) -> int:
+        return self.pipeline.warmth.largest if self.pipeline is not None else 0
+
+    @staticmethod
+    async def _first(*events: asyncio.Event) -> asyncio.Event:
+        """The first of the events that is set; of several the one named last."""
+        tasks = [asyncio.ensure_future(event.wait()) for event in events]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+        return next(event for event in reversed(events) if event.is_set())
+
+    async def _tick(self) -> None:
+        self.lifecycle.heartbeat_s = time.monotonic()
+        await self._server.tick()
+
+    def _leave(self) -> None:
+        """A drain began: answers close their connections; a shared socket is left to the other workers at once."""
+        self._server.close_after_answer(newcomers=True)
+        if self.settings.fd is not None:
+            self._server.stop_accepting()
+
+    async def _drained(self) -> None:
+        """Go on accepting until everybody knows, then finish what was accepted."""
+        shared = self.settings.fd is not None
+        began_s = self.lifecycle.draining_since_s or time.monotonic()
+        while time.monotonic() < began_s + self.settings.propagation_delay_s and not self._ended.is_set():
+            if (shared and not self._server.open_connections) or self.lifecycle.ready_after_s is None:
+                break
+            await asyncio.sleep(_QUIET_POLL_S)
+        self._server.stop_accepting()
+        until_s = time.monotonic() + self.settings.drain_timeout_s
+        while time.monotonic() < until_s and not self._ended.is_set():
+            self._server.close_idle()
+            if not self._server.open_connections:
+                logger.info("drained")
+                return
+            await asyncio.sleep(_QUIET_POLL_S)
+        logger.warning("%d connections were still open when the drain ended", self._server.open_connections)
+
+    def _failed(self) -> ExitCode:
+        error = self._failure
+        self.lifecycle.fail(str(error) or "the engine ended")
+        if isinstance(error, WorkerFailure):
+            raise error
+        if isinstance(error, DeviceLost):
+            return ExitCode.DEVICE_LOST
+        logger.error("the engine ended: %r", error, exc_info=error)
+        return ExitCode.INTERNAL
+
+
+def _listener(host: str, port: int, fd: int | None, flag: str) -> socket.socket:
+    try:
+        listener = socket.socket(fileno=fd) if fd is not None else bind(host, port)
+        listener.setblocking(False)
+    except OSError as error:
+        where = f"{flag}fd {fd}" if fd is not None else f"{host}:{port}"
+        raise WorkerFailure("BadConfiguration", f"cannot listen on {where}: {error.strerror}") from error
+    return listener
+
+
+def serve(settings: ServeSettings) -> ExitCode:
+    """Serve until the end.
+
+    Raises:
+        WorkerFailure: the worker cannot start, and why.
+    """
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    listener = _listener(settings.host, settings.port, settings.fd, "--")
+    control = _listener(settings.control_host, settings.control_port, settings.control_fd, "--control-")
+    logger.info("yolastic-worker %s: data on %s, control on %s", __version__, listener.getsockname(), control.getsockname())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(Worker(settings).run(listener, control))

@@ -1,0 +1,79 @@
+"""What the worker says of itself: the contract's WorkerState, and the gauges read at scrape time."""
+
+from typing import TYPE_CHECKING
+
+from yolastic_contract import metrics as names
+from yolastic_contract.state import CeilingState, LoadState, MemoryState, ModelState, WorkerState
+from yolastic_worker import __version__
+from yolastic_worker.lifecycle import Lifecycle
+from yolastic_worker.metrics import WorkerMetrics
+from yolastic_worker.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from yolastic_worker.pipeline import Pipeline
+
+_NO_LOAD = LoadState(
+    ratio=0, arrived_per_s=0, refused_per_s=0, capacity_per_s=0, queue_images=0, queue_oldest_age_s=0, inflight_images=0,
+    busy_ratio=0,
+)  # fmt: skip
+
+
+def worker_state(settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipeline | None") -> WorkerState:
+    """`GET /state`; before the model is loaded there is little to tell."""
+    common = {
+        "worker_id": lifecycle.worker_id, "version": __version__, "phase": lifecycle.phase, "phase_message": lifecycle.message,
+        "started_s": lifecycle.started_unix_s, "ready_after_s": lifecycle.ready_after_s, "max_batch": settings.max_batch,
+    }  # fmt: skip
+    if pipeline is None:
+        simulated = settings.backend == "simulated"
+        return WorkerState(
+            **common, backend="Simulated" if simulated else "OnnxRuntime", device=settings.device, device_id="", buckets=[],
+            simulated="simulated accelerator" if simulated else None, memory=MemoryState(limit_bytes=settings.memory_limit_bytes),
+            ceiling=CeilingState(
+                base=settings.max_batch, ceiling=settings.max_batch, effective=settings.max_batch, burst=False, granted=False
+            ),
+            load=_NO_LOAD,
+        )  # fmt: skip
+    info, warmth = pipeline.engine.info, pipeline.warmth
+    return WorkerState(
+        **common, backend=info.backend, device=info.device, device_id=info.device_id, simulated=info.simulated,
+        buckets=list(warmth.buckets),
+        model=ModelState(
+            sha256=info.sha256, task=info.task, names=list(info.names), input_width=info.width, input_height=info.height,
+            precision=info.precision,
+        ),
+        memory=MemoryState(
+            limit_bytes=warmth.limit_bytes, limit_source=warmth.limit_source, fit=warmth.memory,
+            observed_peak_bytes=warmth.observed_peak_bytes,
+        ),
+        speed=pipeline.fit, ceiling=pipeline.ceiling()[0], load=pipeline.load(),
+    )  # fmt: skip
+
+
+def refresh_gauges(metrics: WorkerMetrics, pipeline: "Pipeline | None") -> None:
+    """Bring the gauges up to date; without a pipeline only what counts by itself is there."""
+    if pipeline is None:
+        return
+    info, warmth, load = pipeline.engine.info, pipeline.warmth, pipeline.load()
+    metrics.gauge(names.MODEL_INFO, 1, info.sha256, info.task, info.precision, info.backend, info.device)
+    metrics.gauge(names.QUEUE_IMAGES, load.queue_images)
+    metrics.gauge(names.QUEUE_OLDEST_AGE, load.queue_oldest_age_s)
+    metrics.gauge(names.INFLIGHT_IMAGES, load.inflight_images)
+    metrics.gauge(names.LOAD_RATIO, load.ratio)
+    fit = pipeline.fit
+    if fit is not None:
+        metrics.gauge(names.ENGINE_FIXED, fit.fixed)
+        metrics.gauge(names.ENGINE_PER_IMAGE, fit.per_image)
+    ceiling, grant, own_bound = pipeline.ceiling()
+    bounds: dict[str, int] = {"effective": ceiling.effective, "memory": own_bound}
+    if grant is not None:
+        bounds |= {"operator": grant.ceiling, **{str(bound): images for bound, images in grant.bounds.items()}}
+    for bound, images in bounds.items():
+        metrics.gauge(names.BATCH_CEILING, images, bound)
+    memory = warmth.memory
+    kinds: dict[str, float | None] = {"limit": warmth.limit_bytes, "observed_peak": warmth.observed_peak_bytes}
+    if memory is not None:
+        kinds.update(fixed=memory.fixed, per_image=memory.per_image, predicted_peak=memory.at(ceiling.ceiling))
+    for kind, value in kinds.items():
+        if value is not None:
+            metrics.gauge(names.MEMORY_BYTES, value, kind)
