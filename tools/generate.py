@@ -11,6 +11,9 @@ from typing import Any
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tools import reference
 from yolastic_contract import crd
 from yolastic_operator.rbac import CLUSTER_RULES, NAMESPACED_RULES
 
@@ -60,7 +63,7 @@ def outputs() -> dict[str, str]:
     """Every generated file, by its path in the repository."""
     files = {f"crds/{plural}.yaml": crd_file(build()) for plural, build in CRDS.items()}
     files |= {f"charts/yolastic/templates/crd-{plural}.yaml": crd_template(build()) for plural, build in CRDS.items()}
-    return files | {"charts/yolastic/templates/_rules.tpl": rules_template()}
+    return files | {"charts/yolastic/templates/_rules.tpl": rules_template(), "docs/reference.md": reference.render(MARK)}
 
 
 def drifted(root: Path = ROOT) -> list[str]:
@@ -68,18 +71,18 @@ def drifted(root: Path = ROOT) -> list[str]:
     return [path for path, text in outputs().items() if not (root / path).is_file() or (root / path).read_text("utf-8") != text]
 
 
-def main() -> int:
+def main(root: Path = ROOT) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 and name the files that differ")
     arguments = parser.parse_args()
-    stale = drifted()
+    stale = drifted(root)
     if arguments.check:
         for path in stale:
             print(f"generate: {path} is not what the contract says; run `make generate`", file=sys.stderr)
         return 1 if stale else 0
     for path in stale:
-        (ROOT / path).parent.mkdir(parents=True, exist_ok=True)
-        (ROOT / path).write_text(outputs()[path], "utf-8")
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(outputs()[path], "utf-8")
         print(f"generate: {path}")
     return 0
 

@@ -1,0 +1,186 @@
+"""The text of docs/reference.md, from the contract: resources, metrics, statuses. Pure; tools/generate.py writes it."""
+
+import inspect
+from collections.abc import Iterable, Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from yolastic_contract import crd, failure, metrics, state, statuses
+from yolastic_contract.base import INT32_MAX
+from yolastic_contract.metrics import Metric
+
+Schema = dict[str, Any]
+
+
+def render(mark: str) -> str:
+    """The whole page; `mark` says how it was made."""
+    inference, runtime = crd.inference_crd(), crd.runtime_crd()
+    parts = [
+        f"<!-- {mark} -->\n# Reference\n",
+        "Everything here is made from `contract/`, the words operator and workers share.\n",
+        "## YoloInference\n",
+        _resource(inference),
+        "### Status\n",
+        _fields(_properties(inference)["status"], with_defaults=False),
+        "### Columns of `kubectl get yolo`\n",
+        _columns(inference),
+        "## YoloRuntime\n",
+        _resource(runtime),
+        "## Metrics of a worker\n",
+        "Each carries the label `model` besides those listed. `GET :9000/metrics`.\n",
+        _metrics(metrics.WORKER_METRICS),
+        "## Metrics of the operator\n",
+        _metrics(metrics.OPERATOR_METRICS),
+        "## Answers of a worker\n",
+        _statuses(),
+        'Every error has the body `{"error": {"code", "message"}}`.\n',
+        "## Why a worker does not start\n",
+        _endings(),
+        "## `GET :9000/state`\n",
+        _messages(state.WorkerState),
+    ]
+    return "\n".join(parts)
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(_cell(text) for text in line)} |\n" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _version(definition: Schema) -> Schema:
+    version: Schema = definition["spec"]["versions"][0]
+    return version
+
+
+def _properties(definition: Schema) -> Schema:
+    properties: Schema = _version(definition)["schema"]["openAPIV3Schema"]["properties"]
+    return properties
+
+
+def _resource(definition: Schema) -> str:
+    root = _version(definition)["schema"]["openAPIV3Schema"]
+    names = definition["spec"]["names"]
+    head = f"{root['description']} `{definition['spec']['group']}/{_version(definition)['name']}`, short name "
+    scope = "in a namespace" if definition["spec"]["scope"] == "Namespaced" else "cluster-wide"
+    head += f"`{names['shortNames'][0]}`, {scope}.\n\n### Spec\n\n"
+    rules = [f"- `{path}`: {rule['message']}\n" for path, rule in _rules("", root)]
+    body = _fields(root["properties"]["spec"], with_defaults=True)
+    return head + body + ("\nThe API server refuses what breaks one of these rules:\n\n" + "".join(rules) if rules else "")
+
+
+def _rules(path: str, node: Schema) -> Iterator[tuple[str, Schema]]:
+    for rule in node.get("x-kubernetes-validations", []):
+        yield (path + rule.get("fieldPath", "")).removeprefix("."), rule
+    for name, part in node.get("properties", {}).items():
+        yield from _rules(f"{path}.{name}", part)
+
+
+def _fields(node: Schema, *, with_defaults: bool) -> str:
+    rows = []
+    for path, part, required in _walk("", node):
+        default = "required" if required else _literal(part.get("default"))
+        rows.append([f"`{path}`", _type(part), *([default] if with_defaults else []), part.get("description", "")])
+    return _table(["field", "type", *(["default"] if with_defaults else []), ""], rows)
+
+
+def _walk(path: str, node: Schema) -> Iterator[tuple[str, Schema, bool]]:
+    """Every field below a node: (path, schema, required), depth first."""
+    for name, part in node.get("properties", {}).items():
+        here = f"{path}.{name}".removeprefix(".")
+        yield here, part, name in node.get("required", [])
+        yield from _walk(here, part)
+        yield from _walk(f"{here}[]", part.get("items", {}))
+
+
+def _literal(value: Any) -> str:
+    if value is None or value == {}:
+        return ""
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _type(node: Schema) -> str:
+    if "x-kubernetes-int-or-string" in node:
+        return "quantity"
+    if "enum" in node:
+        return " ".join(f"`{value}`" for value in node["enum"])
+    kind = node.get("type", "")
+    if kind == "integer":
+        return _integer(node)
+    if node.get("format") == "date-time":
+        return "time"
+    bound = next((f", at most {node[key]}" for key in ("maxLength", "maxItems", "maxProperties") if key in node), "")
+    if "additionalProperties" in node:
+        kind = f"map of {_type(node['additionalProperties']).partition(',')[0]}"
+    return f"{'list' if kind == 'array' else kind}{bound}"
+
+
+def _integer(node: Schema) -> str:
+    low, high = node.get("minimum"), node.get("maximum", INT32_MAX)
+    bounds = f">= {low}" if high >= INT32_MAX else f"{low}..{high}"
+    return f"{node['format']} {bounds}" + (f", multiple of {node['multipleOf']}" if "multipleOf" in node else "")
+
+
+def _columns(definition: Schema) -> str:
+    rows = []
+    for column in _version(definition)["additionalPrinterColumns"]:
+        name = column["name"].upper() + (" (`-o wide`)" if column.get("priority") else "")
+        rows.append([name, f"`{column['jsonPath']}`", column.get("description", "")])
+    return _table(["column", "from", ""], rows)
+
+
+def _metrics(all_metrics: Iterable[Metric]) -> str:
+    rows = []
+    for metric in all_metrics:
+        labels = " ".join(f"`{label}`" for label in metric.labels)
+        buckets = f" Buckets: {' '.join(f'{bucket:g}' for bucket in metric.buckets)}." if metric.buckets else ""
+        rows.append([f"`{metric.name}`", metric.type, labels, metric.help + buckets])
+    return _table(["metric", "type", "labels", ""], rows)
+
+
+def _statuses() -> str:
+    rows = [[str(status.code), status.port, "yes" if status.retry_after else "", status.when] for status in statuses.STATUSES]
+    return _table(["status", "port", "Retry-After", "when"], rows)
+
+
+def _endings() -> str:
+    codes = _table(["exit code", ""], [[str(code), meaning] for code, meaning in statuses.EXIT_CODES.items()])
+    reasons = ", ".join(f"`{reason}`" for reason in failure.REASONS)
+    return f"{codes}\nWith exit code 2 the termination message ends with a line `Reason: sentence`; the reasons are {reasons}.\n"
+
+
+def _messages(top: type[BaseModel]) -> str:
+    """A table for a message and one for each message inside it."""
+    text = ""
+    for model in _nested(top, []):
+        rows = [
+            [f"`{name}`", _annotation(field.annotation), field.description or ""] for name, field in model.model_fields.items()
+        ]
+        text += f"**{model.__name__}**: {inspect.getdoc(model)}\n\n{_table(['field', 'type', ''], rows)}\n"
+    return text
+
+
+def _nested(model: type[BaseModel], found: list[type[BaseModel]]) -> list[type[BaseModel]]:
+    if model not in found:
+        found.append(model)
+        for field in model.model_fields.values():
+            for part in (field.annotation, *get_args(field.annotation)):
+                if isinstance(part, type) and issubclass(part, BaseModel):
+                    _nested(part, found)
+    return found
+
+
+def _annotation(annotation: Any) -> str:
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    optional = " or null" if len(parts) < len(get_args(annotation)) else ""
+    if not parts:
+        return str(getattr(annotation, "__name__", annotation))
+    if all(isinstance(part, str) for part in parts):
+        return " ".join(f"`{part}`" for part in parts)
+    inner = ", ".join(_annotation(part) for part in parts)
+    return f"{inner}{optional}" if optional else f"{annotation.__name__} of {inner}"
