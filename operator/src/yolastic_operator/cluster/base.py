@@ -16,7 +16,7 @@ class ClusterError(Exception):
 class RefusedError(Exception):
     """The specification cannot run here as it is written; trying again does not help.
 
-    `reason` is CamelCase and, with the message, becomes that of the Ready condition: SchemeNotAllowed, SecretNotFound...
+    `reason` is CamelCase and, with the message, becomes that of the Ready condition: UriNotAllowed, SecretNotFound...
     """
 
     def __init__(self, reason: str, message: str) -> None:

@@ -29,6 +29,9 @@ KEEP_S: Final = 0.2
 """How often processes are probed and brought to the ordered size, seconds."""
 BUILT_IN_RUNTIMES: Final[Mapping[str, RuntimeSpec]] = {"cpu": RuntimeSpec(image="none", backend="OnnxRuntime", device="cpu")}
 
+_HERE: Final = ("--propagation-delay-s", "2")
+"""Nobody needs to be told that a worker goes but the clients that are connected to it."""
+
 
 class Listener:
     """Hears what happens, as it happens; override what is of interest. Calls must return at once."""
@@ -195,7 +198,7 @@ class LocalCluster:
         process = WorkerProcess(
             name,
             workload.revision,
-            [*self._worker_command, *arguments, "--control-token-file", str(self._token_file)],
+            [*self._worker_command, *arguments, *_HERE, "--control-token-file", str(self._token_file)],
             data_socket=self._socket,
             termination_log=self._folder / f"{name}.end",
             drain_timeout_s=workload.spec.drain.timeout_seconds,
@@ -213,7 +216,7 @@ def model_path(uri: str) -> str:
     """
     parts = urlsplit(uri)
     if parts.scheme != "file" or parts.netloc:
-        raise RefusedError("SchemeNotAllowed", f"spec.model.uri: on this host it must be a file:// URI, not {uri}")
+        raise RefusedError("UriNotAllowed", f"spec.model.uri: on this host it must be a file:// URI, not {uri}")
     return unquote(parts.path)
 
 

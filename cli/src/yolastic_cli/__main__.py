@@ -1,0 +1,43 @@
+"""The command `yolastic`. Errors are one sentence on stderr and exit code 2, never a traceback."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import NoReturn
+
+from yolastic_cli import up
+from yolastic_cli.errors import CliError
+
+
+class _Parser(argparse.ArgumentParser):
+    """One sentence instead of a usage text; `--help` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CliError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = _Parser(prog="yolastic", description="Serves YOLO models elastically.")
+    parser.add_argument("--version", action="version", version=f"yolastic {version('yolastic-cli')}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
+    up.configure(commands.add_parser("up", help=up.HELP, description=up.HELP))
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; the exit code."""
+    try:
+        told = build_parser().parse_args(arguments)
+        code: int = told.run(told)
+        return code
+    except CliError as error:
+        sys.stderr.write(f"yolastic: {' '.join(str(error).split())}\n")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
