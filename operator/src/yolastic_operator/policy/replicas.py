@@ -22,12 +22,13 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
     """The wanted size. Pure: the history goes in with the state and comes back."""
     if spec.autoscaling is None:
         return Sized(_limited_by_room(_fixed(spec), None, observation), History())
-    current = current_size(observation, state, spec.autoscaling.min_replicas)
-    history = rules.first_seen(History(state.recommendations, state.scale_events), current, now_s)
-    sized = _autoscaled(observation, spec.autoscaling, current, history, now_s)
-    decision = _limited_by_room(sized.decision, current, observation)
-    changed = rules.remember_scale(sized.history, decision.desired - current, spec.autoscaling.behavior, now_s)
-    return Sized(decision, changed)
+    autoscaling = spec.autoscaling
+    current = current_size(observation, state, autoscaling.min_replicas)
+    inside = min(max(current, autoscaling.min_replicas), autoscaling.max_replicas)
+    history = rules.first_seen(History(state.recommendations, state.scale_events), inside, now_s)
+    sized = _autoscaled(observation, autoscaling, inside, history, now_s)
+    decision = _limited_by_room(_from_outside(sized.decision, current, inside), inside, observation)
+    return Sized(decision, rules.remember_scale(sized.history, decision.desired - current, autoscaling.behavior, now_s))
 
 
 def current_size(observation: Observation, state: PolicyState, first: int) -> int:
@@ -48,9 +49,6 @@ def _fixed(spec: InferenceSpec) -> ReplicaDecision:
 
 def _autoscaled(observation: Observation, autoscaling: Autoscaling, current: int, history: History, now_s: float) -> Sized:
     proposal = _while_shrinking(propose(observation.workers, current, autoscaling), current, observation)
-    outside = _outside(current, autoscaling, proposal)
-    if outside is not None:
-        return Sized(outside, history)
     if proposal.replicas is None:
         held = ReplicaDecision(current, None, proposal.reason, f"{proposal.message} {count(current)}", active=False)
         return Sized(held, history)
@@ -67,19 +65,12 @@ def _autoscaled(observation: Observation, autoscaling: Autoscaling, current: int
     return Sized(_decision(proposal, proposal.replicas, clamped, current, autoscaling), history)
 
 
-def _outside(current: int, autoscaling: Autoscaling, proposal: Proposal) -> ReplicaDecision | None:
-    """A size outside the bounds goes back inside before any metric counts; None when it is inside."""
-    lowest, highest = autoscaling.min_replicas, autoscaling.max_replicas
-    if lowest <= current <= highest:
-        return None
-    bound, name, reason = (
-        (highest, "maxReplicas", "AboveMaximum") if current > highest else (lowest, "minReplicas", "BelowMinimum")
-    )
-    message = f"{count(current)} ordered, {name} is {bound}"
-    active = proposal.replicas is not None
-    return ReplicaDecision(
-        bound, proposal.replicas, reason, message, active=active, load_ratio=proposal.load_ratio, source=proposal.source
-    )
+def _from_outside(decision: ReplicaDecision, current: int, inside: int) -> ReplicaDecision:
+    """A size outside minReplicas and maxReplicas goes back inside, whatever the metrics say or do not say."""
+    if current == inside:
+        return decision
+    reason, bound = ("AboveMaximum", "maxReplicas") if current > inside else ("BelowMinimum", "minReplicas")
+    return replace(decision, reason=reason, message=f"{count(current)} ordered, {bound} is {inside}; {decision.message}")
 
 
 def _while_shrinking(proposal: Proposal, current: int, observation: Observation) -> Proposal:
