@@ -14,6 +14,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tools import reference
+
 from yolastic_contract import crd
 from yolastic_operator.rbac import CLUSTER_RULES, NAMESPACED_RULES
 

@@ -148,7 +148,7 @@ def _check_bounded(node: Schema, path: str) -> None:
         "object": "properties" in node or "maxProperties" in node or _PRESERVE in node,
     }.get(node.get("type", "string"), True)
     if not bound:
-        raise UnsupportedSchemaError(f"{path}: a {node.get('type', 'string')} needs an upper bound")
+        raise UnsupportedSchemaError(f"{path}: {node.get('type', 'string')} without an upper bound")
 
 
 def _filled(node: Schema) -> Schema:
