@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 import kopf
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -60,6 +60,7 @@ async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
         ClusterError: there is no cluster to talk to, or it lacks the resource definitions.
         OSError: a port is taken.
     """
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     collectors = CollectorRegistry()
     metrics = Metrics(collectors)
     async with connect(metrics.request) as api, aiohttp.ClientSession() as session:
@@ -133,8 +134,8 @@ def _configure_log(own: Settings) -> None:
         _JsonFormatter() if own.log_format == "json" else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     )
     logging.basicConfig(level=own.log_level, handlers=[handler])
-    # One line for every request of a watch or a probe tells an operator nothing.
-    for chatty in ("aiohttp.access", "asyncio", "kopf.activities"):
+    # A line for every event of a watch and every probe tells nobody anything.
+    for chatty in ("aiohttp.access", "asyncio", "kopf.activities", "kopf.objects"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 

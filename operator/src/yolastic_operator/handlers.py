@@ -69,9 +69,13 @@ def register(registry: kopf.OperatorRegistry, deps: Deps) -> None:
     _register_watches(registry, deps)
 
     @kopf.daemon(*INFERENCES, registry=registry, id="loop", cancellation_timeout=5.0, backoff=5.0)
-    async def tend(body: kopf.Body, **_: Any) -> None:
+    async def tend(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
         ref = Ref(body.meta.namespace or "", body.meta.name or "", body.meta.uid or "")
-        await _tend(ref, body, deps)
+        try:
+            await _tend(ref, body, deps)
+        except asyncio.CancelledError:
+            if not stopped:
+                raise  # else this is how a loop ends, at once and without a word
 
 
 def configure(settings: kopf.OperatorSettings) -> None:

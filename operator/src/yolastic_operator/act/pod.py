@@ -53,7 +53,7 @@ def model_claim(uri: str) -> tuple[str, str] | None:
     if parts.scheme != "pvc":
         raise ValueError(f"a model in Kubernetes comes from https://, http:// or pvc://, not {parts.scheme}://")
     claim, _, path = uri.removeprefix("pvc://").partition("/")
-    if not path or posixpath.normpath(path) != path or path.startswith(("/", "../")) or path == "..":
+    if not path or posixpath.normpath(path) != path or path.startswith("/") or path.split("/")[0] in {".", ".."}:
         raise ValueError(f"{uri}: the path in the claim must be plain, without . or .. or empty parts")
     return claim, path
 
@@ -132,7 +132,8 @@ def _container(workload: Workload, name: str, arguments: list[str], accelerator:
         "name": name,
         "image": runtime.image,
         "imagePullPolicy": runtime.image_pull_policy,
-        "args": arguments,
+        # Kubernetes reads $(NAME) in arguments as a variable, and $$ as a dollar.
+        "args": [argument.replace("$", "$$") for argument in arguments],
         # The root file system is read-only; libraries that look for a home find the scratch volume.
         "env": [{"name": "HOME", "value": "/tmp"}],
         "resources": _resources(workload, accelerator),

@@ -94,25 +94,33 @@ _METHODS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
 
 
 @asynccontextmanager
-async def connect(count: Count) -> AsyncIterator[KubernetesApi]:
-    """The API server of the pod's service account, else of the kubeconfig.
+async def connect(count: Count, kubeconfig: str | None = None) -> AsyncIterator[KubernetesApi]:
+    """The API server of the pod's service account, else of the default kubeconfig; with `kubeconfig` that of this file.
 
     Raises:
         ClusterError: neither is there.
     """
     configuration = Configuration()
     try:
-        config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
-    except ConfigException:
-        try:
-            await config.load_kube_config(client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]
-        except (ConfigException, OSError) as error:
-            raise ClusterError(f"no service account and no usable kubeconfig: {' '.join(str(error).split())}") from error
+        await _configure(configuration, kubeconfig)
+    except (ConfigException, OSError) as error:
+        raise ClusterError(f"no service account and no usable kubeconfig: {' '.join(str(error).split())}") from error
     client = ApiClient(configuration)
     try:
         yield KubernetesApi(client, count)
     finally:
         await client.close()  # type: ignore[no-untyped-call]
+
+
+async def _configure(configuration: Configuration, kubeconfig: str | None) -> None:
+    if kubeconfig is None:
+        try:
+            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+        except ConfigException:
+            pass  # not in a pod
+        else:
+            return
+    await config.load_kube_config(kubeconfig, client_configuration=configuration, persist_config=False)  # type: ignore[no-untyped-call]
 
 
 def _reason(error: ApiException) -> str:

@@ -1,0 +1,140 @@
+"""What the watches showed, against lists that cross them."""
+
+from typing import Any
+
+import pytest
+
+from yolastic_operator.cluster.cache import FleetCache, owner_key
+from yolastic_operator.model import Fleet, Ref
+
+REF = Ref("plant", "weld", "uid-1")
+LABELS = {"yolastic.dev/inference": "weld"}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def pod(name: str, version: int, phase: str = "Pending", created: str = "2026-11-22T10:00:00Z") -> dict[str, Any]:
+    metadata = {
+        "name": name,
+        "namespace": "plant",
+        "labels": LABELS,
+        "resourceVersion": str(version),
+        "creationTimestamp": created,
+    }
+    return {"metadata": metadata, "status": {"phase": phase}}
+
+
+def deployment(replicas: int, version: int, revision: str = "r1") -> dict[str, Any]:
+    template = {"metadata": {"labels": {"yolastic.dev/revision": revision}}}
+    metadata = {"name": "weld", "namespace": "plant", "labels": LABELS, "resourceVersion": str(version)}
+    return {"metadata": metadata, "spec": {"replicas": replicas, "template": template}}
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def cache(clock: Clock) -> FleetCache:
+    return FleetCache(clock, resync_s=600)
+
+
+def names_of(fleet: Fleet | None) -> list[str]:
+    assert fleet is not None
+    return [worker.name for worker in fleet.workers]
+
+
+def filled(cache: FleetCache) -> FleetCache:
+    cache.fill(REF, deployment(2, 10), [pod("a", 11), pod("b", 12)], cache.changes(REF))
+    return cache
+
+
+def test_nothing_is_known_before_a_list(cache: FleetCache) -> None:
+    assert cache.fleet(REF) is None
+    cache.put("pod", pod("a", 1))
+    assert cache.fleet(REF) is None, "a watch shows its objects one by one: what it has shown may be half of them"
+
+
+def test_a_list_is_kept(cache: FleetCache) -> None:
+    fleet = filled(cache).fleet(REF)
+    assert fleet is not None
+    assert (fleet.replicas, fleet.revision, names_of(fleet)) == (2, "r1", ["a", "b"])
+
+
+def test_no_deployment_is_knowledge_too(cache: FleetCache) -> None:
+    cache.fill(REF, None, [], cache.changes(REF))
+    assert cache.fleet(REF) == Fleet(replicas=None)
+
+
+def test_the_watch_goes_on_from_the_list(cache: FleetCache) -> None:
+    filled(cache)
+    assert cache.put("pod", pod("c", 13)) == ("plant", "weld")
+    assert cache.drop("pod", pod("a", 14)) == ("plant", "weld")
+    cache.put("deployment", deployment(5, 15, "r2"))
+    fleet = cache.fleet(REF)
+    assert fleet is not None
+    assert (fleet.replicas, fleet.revision, names_of(fleet)) == (5, "r2", ["b", "c"])
+
+
+def test_older_news_change_nothing(cache: FleetCache) -> None:
+    filled(cache)
+    cache.put("deployment", deployment(9, 3))
+    cache.put("pod", pod("a", 3, "Failed"))
+    fleet = cache.fleet(REF)
+    assert fleet is not None
+    assert fleet.replicas == 2
+    assert {worker.phase for worker in fleet.workers} == {"Pending"}
+
+
+def test_a_list_that_was_overtaken_is_used_once_and_not_kept(cache: FleetCache) -> None:
+    before = cache.changes(REF)
+    cache.drop("pod", pod("a", 14))
+    cache.put("pod", pod("b", 15))
+    assert names_of(cache.fill(REF, deployment(2, 10), [pod("a", 11), pod("b", 12)], before)) == ["a", "b"]
+    assert cache.fleet(REF) is None
+
+
+def test_a_list_is_due_again_after_a_while(cache: FleetCache, clock: Clock) -> None:
+    filled(cache)
+    clock.now_s += 600
+    assert cache.fleet(REF) is not None
+    clock.now_s += 1
+    assert cache.fleet(REF) is None
+
+
+def test_an_order_is_known_before_the_watch_tells(cache: FleetCache) -> None:
+    filled(cache).scaled(REF, 4, version=20)
+    cache.put("deployment", deployment(2, 19))
+    fleet = cache.fleet(REF)
+    assert fleet is not None
+    assert fleet.replicas == 4
+
+
+def test_pods_that_are_over_hide_behind_live_ones(cache: FleetCache) -> None:
+    old, new = pod("old", 1, "Failed"), pod("new", 2, "Failed", "2026-11-22T11:00:00Z")
+    cache.fill(REF, None, [old, new], cache.changes(REF))
+    assert names_of(cache.fleet(REF)) == ["new"], "the newest one tells why there is no other"
+    cache.put("pod", pod("live", 3))
+    assert names_of(cache.fleet(REF)) == ["live"]
+
+
+def test_what_was_forgotten_leaves_no_trace(cache: FleetCache) -> None:
+    filled(cache).forget(REF)
+    cache.put("pod", pod("a", 16))
+    cache.drop("pod", pod("a", 17))
+    assert cache.fleet(REF) is None
+    assert cache._children == {}
+
+
+@pytest.mark.parametrize("body", [{"metadata": {"name": "x"}}, {"metadata": {"name": "x", "labels": None}}, {}])
+def test_what_is_nobodys_child(cache: FleetCache, body: dict[str, Any]) -> None:
+    assert owner_key(body) is None
+    assert cache.put("pod", body) is None
+    assert cache.drop("pod", body) is None
