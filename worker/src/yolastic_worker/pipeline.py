@@ -145,7 +145,7 @@ class Pipeline:
                     self._release(turn.dropped)
                     self._deliver(turn.dropped)
                 if turn.batch:
-                    self._run_batch(turn.batch)
+                    self._run_batch(turn.batch, self._padded(len(turn.batch)))
         except DeviceLost as error:
             self.lost = error
             logger.critical("the device is lost: %s", error)
@@ -175,19 +175,23 @@ class Pipeline:
                 self._changed.wait(None if turn.wait_until_s is None else max(0.0, turn.wait_until_s - now_s))
         return None
 
+    def _padded(self, images: int) -> int:
+        """Images the engine runs: as many as there are, or up to a warm size where a new one costs."""
+        if not self.engine.info.pad_to_buckets:
+            return images
+        return next((bucket for bucket in self.warmth.buckets if bucket >= images), images)
+
     def _start(self, batch: Sequence[Image], now_s: float) -> None:
         for image in batch:
             image.started_s = now_s
         self._running = len(batch)
         if batch:
             self._last_s = now_s
-        seconds = self._speed.seconds(len(batch))
+        seconds = self._speed.seconds(self._padded(len(batch)))
         self._running_until_s = None if seconds is None or not batch else now_s + seconds
 
-    def _run_batch(self, batch: tuple[Image, ...]) -> None:
-        size = len(batch)
-        if self.engine.info.pad_to_buckets:
-            size = next((bucket for bucket in self.warmth.buckets if bucket >= size), size)
+    def _run_batch(self, batch: tuple[Image, ...], size: int) -> None:
+        """`size`: images the engine runs, padding included."""
         start_s, error, outputs = self._clock(), None, None
         try:
             outputs = self.engine.run([image.pixels for image in batch], size)
