@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from yolastic_cli import up
+from yolastic_cli.demo import play
 from yolastic_cli.errors import CliError
 
 
@@ -23,6 +24,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"yolastic {version('yolastic-cli')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
     up.configure(commands.add_parser("up", help=up.HELP, description=up.HELP))
+    play.configure(commands.add_parser("demo", help=play.HELP, description=play.HELP))
     return parser
 
 

@@ -27,7 +27,7 @@ class View:
         if self._live:
             self._live.start()
         else:
-            self._console.print(_HEADER, highlight=False)
+            self._console.print(_HEADER, highlight=False, soft_wrap=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
