@@ -235,7 +235,8 @@ def compare_worker(url: str, model: Path, photos: Path | None) -> int:
     """Send photographs to a worker and to Ultralytics; the number of answers that differ by more than is allowed."""
     reference = Reference(model)
     files = sorted((Path(ultralytics.__file__).parent / "assets").glob("*.jpg"))
-    files += sorted(p for p in (photos or Path("/nonexistent")).glob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
+    if photos is not None:
+        files += sorted(p for p in photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
     failures = 0
     for path in files:
         image = cv2.imread(str(path))
@@ -291,7 +292,11 @@ def main() -> None:
     if args.write_photos:
         write_photos()
     elif args.compare_worker:
-        sys.exit(1 if compare_worker(args.compare_worker, args.model, args.photos) else 0)
+        try:
+            failures = compare_worker(args.compare_worker, args.model, args.photos)
+        except OSError as error:  # urllib's errors are OSErrors
+            sys.exit(f"{args.compare_worker} did not answer: {error}")
+        sys.exit(1 if failures else 0)
     elif args.check:
         sys.exit(1 if check(PHOTOS) else 0)
     else:
