@@ -1,6 +1,6 @@
 {{/* Name of everything that belongs to the operator: the release's, and what it is. */}}
 {{- define "yolastic.operator" -}}
-{{- $release := .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- $release := .Release.Name | trunc 36 | trimSuffix "-" -}}
 {{- if contains "yolastic" $release }}{{ $release }}-operator{{ else }}{{ $release }}-yolastic-operator{{ end }}
 {{- end }}
 
