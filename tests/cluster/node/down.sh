@@ -19,7 +19,7 @@ end() { # signal, names
 }
 
 pid=$(started watch) && kill -KILL -- "-$pid"   # with the process it waits in
-end KILL controllers scheduler kubelet proxy coredns apiserver etcd
+end KILL prometheus controllers scheduler kubelet proxy coredns apiserver etcd
 if started containerd >/dev/null; then
   tasks() { timeout 10 ctr -a "$STATE/containerd.sock" -n k8s.io tasks "$@"; }
   tasks ls -q 2>/dev/null | xargs -r -P 8 -I{} timeout 10 ctr -a "$STATE/containerd.sock" -n k8s.io tasks rm -f {} >/dev/null 2>&1

@@ -174,22 +174,26 @@ enforceNodeAllocatable: []
 localStorageCapacityIsolation: false
 clusterDomain: cluster.local
 clusterDNS: [$GATEWAY]
+resolvConf: $STATE/resolv.conf   # the host's search domains are not the pods'
 C
+  echo "nameserver $GATEWAY" >resolv.conf
   start kubelet "$BIN/kubelet" --config kubelet.yaml --kubeconfig node.kubeconfig --hostname-override node1 --root-dir "$STATE/kubelet"
   # Zero leaves the host's connection tracking as it is.
   start proxy "$BIN/kube-proxy" --kubeconfig proxy.kubeconfig --hostname-override node1 --cluster-cidr $PODS --proxy-mode iptables \
     --conntrack-max-per-core 0 --conntrack-tcp-timeout-established 0 --conntrack-tcp-timeout-close-wait 0
+  # Names outside the cluster do not exist: nothing that runs on the node can reach anybody by mistake.
   cat >Corefile <<C
 cluster.local:53 {
     bind $GATEWAY
     kubernetes cluster.local {
       kubeconfig $STATE/admin.kubeconfig one-node
     }
-    cache 2
 }
 .:53 {
     bind $GATEWAY
-    forward . /etc/resolv.conf
+    template ANY ANY {
+      rcode NXDOMAIN
+    }
 }
 C
   start coredns "$BIN/coredns" -conf Corefile

@@ -1,0 +1,154 @@
+"""Requests from inside the cluster: one, a steady stream that counts every failure, or as many as N clients can have."""
+
+import base64
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+from urllib.parse import urlsplit
+
+from cluster_kit.cluster import Cluster, Object
+
+PROGRAM = (Path(__file__).parent / "traffic_program.py").read_text()
+PYTHON = "/opt/yolastic/venv/bin/python"
+REQUEST_LIMIT_S = 20
+LONGEST_S = 600
+"""Traffic ends by itself after this, whatever a test does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of the requests."""
+
+    sent: int
+    answered: int
+    """With status 200 and, where names were expected, exactly those."""
+    failed: int
+    failures: tuple[Object, ...]
+    """The first 50: seconds since the begin, status (0: none came), and what was wrong."""
+    codes: dict[str, int]
+    p50_ms: float | None
+    p95_ms: float | None
+    max_ms: float | None
+    duration_s: float
+    status: int
+    body: str
+
+    @property
+    def answered_per_s(self) -> float:
+        """Right answers a second over the whole time."""
+        return self.answered / self.duration_s
+
+
+@dataclass(slots=True)
+class Stream:
+    """Traffic that is under way; `report` is there once it has ended."""
+
+    _process: subprocess.Popen[bytes]
+    _report: Report | None = None
+
+    @property
+    def report(self) -> Report:
+        """The figures; only after the `with` block."""
+        if self._report is None:
+            raise RuntimeError("the traffic has not ended yet")
+        return self._report
+
+    def wait(self, timeout_s: float) -> Report:
+        """Lets the traffic end by itself, at its limit, and reports."""
+        self._process.wait(timeout_s)
+        return self.stop()
+
+    def stop(self) -> Report:
+        """Ends the traffic, waits for what is under way, and reports."""
+        if self._report is None:
+            output, errors = self._process.communicate(timeout=REQUEST_LIMIT_S + 30)
+            lines = output.decode().splitlines()
+            if self._process.returncode or not lines:
+                raise RuntimeError(f"the traffic broke off: {errors.decode(errors='replace')[-2000:]}")
+            values = json.loads(lines[-1])
+            self._report = Report(**(values | {"failures": tuple(values["failures"])}))
+        return self._report
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A pod that sends requests."""
+
+    cluster: Cluster
+    namespace: str
+    pod: str
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def request(
+        self,
+        url: str,
+        body: bytes = b"",
+        *,
+        method: str = "POST",
+        headers: dict[str, str] | None = None,
+        timeout_s: float = REQUEST_LIMIT_S,
+    ) -> tuple[int, str]:
+        """Status and body of one request; status 0: no answer, and the body says why."""
+        with self._stream({"mode": "once", "method": method, "timeout_s": timeout_s}, url, body, headers or {}) as stream:
+            report = stream.stop()
+        return (report.status, report.body) if report.status else (0, str(report.failures[0]["problem"]))
+
+    def get(self, url: str) -> tuple[int, str]:
+        """Status and body of a GET."""
+        return self.request(url, method="GET")
+
+    def predict(self, url: str, image: bytes, content_type: str = "image/jpeg") -> tuple[int, Any]:
+        """Status and JSON of one image posted to a Service's /predict."""
+        status, text = self.request(f"{url}/predict", image, headers={"Content-Type": content_type})
+        return status, json.loads(text) if text.startswith("{") else text
+
+    @contextmanager
+    def prober(
+        self,
+        url: str,
+        image: bytes,
+        *,
+        rate_per_s: float,
+        connection: Literal["new", "keep-alive"] = "new",
+        expect_names: Sequence[str] | None = None,
+    ) -> Iterator[Stream]:
+        """A constant rate to /predict until the block ends; every request that is not answered rightly is a failure."""
+        task = {"mode": "probe", "rate_per_s": rate_per_s, "connection": connection, "timeout_s": REQUEST_LIMIT_S}
+        if expect_names is not None:
+            task["expect_names"] = list(expect_names)
+        with self._stream(task, f"{url}/predict", image, {"Content-Type": "image/jpeg"}) as stream:
+            yield stream
+
+    @contextmanager
+    def load(self, url: str, image: bytes, *, clients: int, limit_s: float) -> Iterator[Stream]:
+        """A closed loop of clients to /predict until the block ends or `limit_s` is over."""
+        task = {"mode": "load", "clients": clients, "limit_s": limit_s, "timeout_s": REQUEST_LIMIT_S}
+        with self._stream(task, f"{url}/predict", image, {"Content-Type": "image/jpeg"}) as stream:
+            yield stream
+
+    @contextmanager
+    def _stream(self, task: Object, url: str, body: bytes, headers: dict[str, str]) -> Iterator[Stream]:
+        parts = urlsplit(url)
+        path = parts.path or "/"
+        target = {"host": parts.hostname, "port": parts.port or 80, "path": f"{path}?{parts.query}" if parts.query else path}
+        full = {"limit_s": LONGEST_S, **task, **target, "headers": headers, "body_b64": base64.b64encode(body).decode()}
+        kubectl = [self.cluster.kubectl_path, "--kubeconfig", str(self.cluster.kubeconfig)]
+        argv = [*kubectl, "exec", "-i", "-n", self.namespace, self.pod, "--", PYTHON, "-u", "-c", PROGRAM]
+        pipe = subprocess.PIPE
+        # Unbuffered, or the line that says it began could take the report's first bytes with it.
+        with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as process:
+            try:
+                assert process.stdin is not None
+                assert process.stdout is not None
+                process.stdin.write(json.dumps(full).encode() + b"\n")
+                if not process.stdout.readline():
+                    raise RuntimeError(f"the traffic did not begin: {cast(Any, process.stderr).read().decode()[-2000:]}")
+                stream = Stream(process)
+                yield stream
+                stream.stop()
+            finally:
+                process.kill()

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Runs the cluster tests: on a one-node Kubernetes of their own where this host can have one (root, Go, containerd or apt-get), else on
+# the cluster that KUBECONFIG and YOLASTIC_OPERATOR_IMAGE, YOLASTIC_WORKER_IMAGE name; else they say why they were skipped.
+# Usage: run.sh PYTHON [PYTEST_ARGS]. Whatever happens, no node is left.
+set -euo pipefail
+HERE=$(dirname "$(realpath "$0")")
+ROOT=$(realpath "$HERE/../..")
+PYTHON=${1:?the Python of the project\'s environment}; shift
+
+PYTEST=
+take_down() {
+  trap - EXIT HUP INT TERM
+  if [ -n "$PYTEST" ]; then kill "$PYTEST" 2>/dev/null && wait "$PYTEST" 2>/dev/null; fi
+  "$HERE/node/down.sh"
+}
+trap take_down EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+cd "$ROOT"
+# In the background, because a shell heeds its traps only between commands.
+"$PYTHON" -m pytest tests/cluster "$@" &
+PYTEST=$!
+status=0
+wait "$PYTEST" || status=$?
+PYTEST=
+exit $status
