@@ -1,4 +1,4 @@
-"""From bytes to boxes the worker gives what Ultralytics gives on the same model (tests/goldens, made by tools/make_goldens.py)."""
+"""From bytes to boxes the worker answers like Ultralytics on the same model (tests/goldens, made by tools/make_goldens.py)."""
 
 import ast
 import hashlib
