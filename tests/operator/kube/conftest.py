@@ -188,8 +188,9 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
 
 
 @pytest.fixture
-def namespace(api_server: ApiServer) -> str:
-    """A namespace of its own."""
+def namespace(api_server: ApiServer) -> Iterator[str]:
+    """A namespace of its own; its inferences are deleted after the test."""
     name = f"test-{secrets.token_hex(4)}"
     api_server.apply(f"/api/v1/namespaces/{name}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    return name
+    yield name
+    api_server.request("DELETE", f"/apis/yolastic.dev/v1alpha1/namespaces/{name}/yoloinferences")

@@ -1,4 +1,4 @@
-"""Children of an inference against golden files; REGENERATE=1 python -m pytest tests/operator/kube/test_manifests.py writes them."""
+"""Children of an inference against golden files. To write them: REGENERATE=1 pytest tests/operator/kube/test_manifests.py"""
 
 import os
 from pathlib import Path

@@ -26,6 +26,8 @@ from yolastic_operator.refusal import describe
 SCALE_MANAGER: Final = f"{names.OPERATOR_NAME}-scale"
 """Field manager that holds `spec.replicas` of a new Deployment while the other one lets go of it."""
 TOKEN_BYTES: Final = 32
+MISSING_FOR_S: Final = 60.0
+"""A runtime that is not there is asked for again after this long, should the watch not tell; seconds."""
 _PLURALS: Final = {
     "Deployment": "apis/apps/v1/namespaces/{}/deployments",
     "Service": "api/v1/namespaces/{}/services",
@@ -60,12 +62,19 @@ class KubernetesCluster:
         self._instance = instance
         self._wall = wall
         self._tokens: dict[Ref, str] = {}
+        self._missing: dict[str, float] = {}
+        """Runtimes that were asked for, with the time from which to ask again."""
         self._mine: set[tuple[Ref, str]] = set()
         """Children that were seen not to be somebody else's."""
 
     async def runtime(self, name: str) -> RuntimeSpec | None:
         """The runtime of that name, or None. Raises RefusedError for one that this version cannot read."""
-        body = self._runtimes.get(name) or await self._api.get(f"{_RUNTIMES}/{name}")
+        body = self._runtimes.get(name)
+        if body is None and self._wall() >= self._missing.get(name, 0.0):
+            # Only right after the start: from then on the watch tells, and asking now and then is enough.
+            body = await self._api.get(f"{_RUNTIMES}/{name}")
+            if body is None:
+                self._missing[name] = self._wall() + MISSING_FOR_S
         if body is None:
             return None
         try:
@@ -130,8 +139,11 @@ class KubernetesCluster:
         await self._authorized(ref, lambda token: self._control.rebalance(_base_url(worker), token))
 
     async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
-        """Apply the status; never to an object that was made anew under the same name, nor to one that is gone."""
-        metadata = {"name": ref.name, "namespace": ref.namespace} | ({"uid": ref.uid} if ref.uid else {})
+        """Apply the status: what was in it before and is not any more goes.
+
+        An object made anew under the name is never met: the loop of the old one ends before its finalizer goes.
+        """
+        metadata = {"name": ref.name, "namespace": ref.namespace}
         body = {"apiVersion": names.API_VERSION, "kind": names.INFERENCE_KIND, "metadata": metadata, "status": status}
         await self._api.apply(f"{_path_of(names.INFERENCE_KIND, ref)}/status", body)
 

@@ -1,0 +1,147 @@
+"""What wakes a loop, and what it survives; without an API server."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import kopf
+import pytest
+from pydantic import ValidationError
+
+from yolastic_contract.inference import InferenceSpec
+from yolastic_operator import handlers
+from yolastic_operator.cluster.cache import FleetCache
+from yolastic_operator.handlers import Bell, Deps
+from yolastic_operator.heartbeat import Heartbeat
+from yolastic_operator.model import Ref
+from yolastic_operator.refusal import describe
+
+REF = Ref("plant", "weld", "uid-1")
+GOOD: dict[str, Any] = {"model": {"uri": "http://models.invalid/m.onnx", "sha256": "0" * 64}}
+
+
+class RecordedLoop:
+    """Counts its turns; each may raise what the test says."""
+
+    def __init__(self, pause_s: float = 60.0, failure: Exception | None = None) -> None:
+        self.pause_s = pause_s
+        self.failure = failure
+        self.turns: asyncio.Queue[tuple[int, Mapping[str, Any]]] = asyncio.Queue()
+        self.refusals: list[tuple[int, str, str]] = []
+
+    async def turn(self, spec: InferenceSpec, generation: int, status: Mapping[str, Any]) -> float:
+        self.turns.put_nowait((generation, status))
+        if self.failure is not None:
+            raise self.failure
+        return self.pause_s
+
+    async def refuse(self, generation: int, status: Mapping[str, Any], reason: str, message: str) -> float:
+        self.refusals.append((generation, reason, message))
+        return self.pause_s
+
+
+def body(spec: dict[str, Any], generation: int = 1) -> kopf.Body:
+    metadata = {"name": "weld", "namespace": "plant", "uid": "uid-1", "generation": generation}
+    return kopf.Body({"metadata": metadata, "spec": spec, "status": {"replicas": 2}})
+
+
+def deps_with(loop: RecordedLoop, gone: list[Ref] | None = None) -> Deps:
+    forget = (lambda _: None) if gone is None else gone.append
+    make_loop: Any = lambda _: loop  # noqa: E731
+    return Deps(make_loop, FleetCache(time.monotonic), {}, Heartbeat(time.monotonic), forget, turn_s=0.01)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "MIN_PAUSE_S", 0.0)
+
+
+def test_a_ring_ends_the_pause() -> None:
+    loop = RecordedLoop()
+    deps = deps_with(loop)
+
+    async def scenario() -> None:
+        task = asyncio.create_task(handlers._tend(REF, body(GOOD), deps))
+        for _ in range(3):
+            assert await asyncio.wait_for(loop.turns.get(), 5) == (1, {"replicas": 2})
+            await asyncio.sleep(0)
+            deps.wake(("plant", "weld"))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_loop_that_ends_leaves_nothing() -> None:
+    loop, gone = RecordedLoop(), list[Ref]()
+    deps = deps_with(loop, gone)
+
+    async def scenario() -> None:
+        task = asyncio.create_task(handlers._tend(REF, body(GOOD), deps))
+        await asyncio.wait_for(loop.turns.get(), 5)
+        assert list(deps.bells) == [("plant", "weld")]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert deps.bells == {}
+    assert gone == [REF]
+    assert deps.heartbeat.late(-1) == []
+
+
+def test_an_unforeseen_error_costs_one_turn() -> None:
+    loop = RecordedLoop(failure=RuntimeError("unforeseen"))
+    deps = deps_with(loop)
+
+    async def scenario() -> None:
+        task = asyncio.create_task(handlers._tend(REF, body(GOOD), deps))
+        for _ in range(3):
+            await asyncio.wait_for(loop.turns.get(), 5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({}, "spec.model: Field required"),
+        (
+            GOOD | {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}},
+            "spec.autoscaling: minReplicas must not exceed maxReplicas",
+        ),
+        (GOOD | {"replicas": 1, "autoscaling": {"maxReplicas": 2}}, "spec: set either replicas or autoscaling, not both"),
+        (
+            GOOD | {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5},
+            "spec.a: Extra inputs are not permitted; spec.b: Extra inputs are not permitted; "
+            "spec.c: Extra inputs are not permitted; and 2 more",
+        ),
+    ],
+)
+def test_a_spec_that_cannot_be_read_is_told_in_a_sentence(spec: dict[str, Any], message: str) -> None:
+    loop = RecordedLoop()
+    bell = Bell()
+    pause_s = asyncio.run(handlers._turn(loop, REF, body(spec, 7), bell, 5.0))  # type: ignore[arg-type]
+    assert loop.refusals == [(7, "InvalidSpec", message)]
+    assert (pause_s, bell.generation) == (60.0, 7)
+
+
+def test_a_refusal_never_shows_values() -> None:
+    secret = "hunter2" * 10
+    with pytest.raises(ValidationError) as caught:
+        InferenceSpec.model_validate(GOOD | {"model": {"uri": f"ftp://{secret}/m", "sha256": secret}})
+    assert secret not in describe(caught.value)
+
+
+def test_only_late_loops_are_unhealthy() -> None:
+    now_s = 0.0
+    heartbeat = Heartbeat(lambda: now_s)
+    heartbeat.beat("a")
+    now_s = 200.0
+    heartbeat.beat("b")
+    now_s = 301.0
+    assert heartbeat.late(300) == ["a"]
+    heartbeat.end("a")
+    assert heartbeat.late(300) == []
