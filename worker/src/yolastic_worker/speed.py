@@ -6,11 +6,11 @@ from typing import Final
 
 from yolastic_contract.state import Fit
 
-_FORGETTING: Final = 0.99
-"""Weight of all earlier batches after each new one: about the last 100 count."""
-_PRIOR_WEIGHT: Final = 0.5
-"""The seed counts as half a batch: it decides only what the batches leave open."""
-_OUTLIER: Final = 2.0
+_FORGETTING: Final = 0.97
+"""Weight of all earlier batches after each new one: about the last 30 count."""
+_PRIOR_WEIGHT: Final = 0.03
+"""The seed counts far less than one batch: it decides only what the batches leave open."""
+_OUTLIER: Final = 1.5
 """A batch this many times slower or faster than predicted is taken for a hiccup and cut to the edge."""
 _BELIEVED_AFTER: Final = 4
 """This many hiccups in a row, all slow or all fast, are the new truth."""
@@ -23,8 +23,8 @@ class SpeedModel:
     """Exponentially forgetting least squares with a >= 0 and c >= 0, in relative errors; one model a shape key and precision.
 
     Each batch counts by its error relative to the prediction, so that batches of one matter beside batches of 32. What the recent
-    batches cannot tell (they may all have had one size) stays where the seed has it. One slow batch is clipped; several in a
-    row are believed, and the past is forgotten faster. Seconds throughout; no clock.
+    batches cannot tell (they may all have had one size) has the proportions of the seed: a device that slows down is slower
+    at every size. One slow batch is clipped; several in a row are believed, and the past is forgotten faster. No clock.
     """
 
     def __init__(self, seed: Iterable[tuple[int, float]] = ()) -> None:
@@ -101,19 +101,18 @@ class SpeedModel:
         self._sums = [total * _FORGETTING + term for total, term in zip(self._sums, terms, strict=True)]
 
     def _solve(self) -> tuple[float, float]:
-        """The line through the sums and, weakly, the seed; each parameter of the seed bends in proportion to its size."""
+        """The line through the sums and, weakly, the seed's line scaled to them, whose parameters bend in proportion."""
         assert self._prior is not None
-        prior_fixed, prior_per_image = self._prior
-        floor_s = _PARAMETER_FLOOR * (prior_fixed + prior_per_image)
-        fixed_weight = _PRIOR_WEIGHT / max(prior_fixed, floor_s) ** 2
-        per_image_weight = _PRIOR_WEIGHT / max(prior_per_image, floor_s) ** 2
+        fixed, per_image = self._prior
         w, wb, wbb, wt, wbt = self._sums
+        squares = fixed * fixed * w + 2 * fixed * per_image * wb + per_image * per_image * wbb
+        scale = (fixed * wt + per_image * wbt) / squares
+        fixed, per_image = fixed * scale, per_image * scale
+        floor_s = _PARAMETER_FLOOR * (fixed + per_image)
+        fixed_weight = _PRIOR_WEIGHT / max(fixed, floor_s) ** 2
+        per_image_weight = _PRIOR_WEIGHT / max(per_image, floor_s) ** 2
         return _constrained(
-            w + fixed_weight,
-            wb,
-            wbb + per_image_weight,
-            wt + fixed_weight * prior_fixed,
-            wbt + per_image_weight * prior_per_image,
+            w + fixed_weight, wb, wbb + per_image_weight, wt + fixed_weight * fixed, wbt + per_image_weight * per_image
         )
 
 
