@@ -227,11 +227,20 @@ class Pipeline:
             with self._changed:
                 smaller = [bucket for bucket in self.warmth.buckets if bucket < len(batch)]
                 self._own_bound = min(self._own_bound, smaller[-1] if smaller else 1)
+                self._lower_tiers()
             logger.error("out of memory with a batch of %d; from now on at most %d", len(batch), self._own_bound)
             error = error if len(batch) == 1 else BatchTooLarge(str(error))
         else:
             logger.error("a batch of %d failed: %s", len(batch), error)
         self._fail(batch, error)
+
+    def _lower_tiers(self) -> None:
+        """What was granted, or the worker's own start values, within the worker's own bound."""
+        grant = self._grant
+        if grant is None:
+            self._tiers = TierController(self._own_bound, self._own_bound)
+        else:
+            self._tiers.grant(min(grant.base, self._own_bound), min(grant.ceiling, self._own_bound))
 
     def _fail(self, images: Sequence[Image], error: Exception) -> None:
         if not images:
@@ -265,7 +274,7 @@ class Pipeline:
         """The operator's tiers, never above the worker's own bound."""
         with self._changed:
             self._grant = grant
-            self._tiers.grant(min(grant.base, self._own_bound), min(grant.ceiling, self._own_bound))
+            self._lower_tiers()
             self._changed.notify()
             return self._tiers.state()
 

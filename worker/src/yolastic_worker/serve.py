@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 _SWITCH_INTERVAL_S = 0.0005
 """How long a thread may keep the interpreter from the engine thread; Python's own 5 ms would cost that at every batch."""
 _QUIET_POLL_S = 0.02
+_GOODBYE_S = 1.0
 
 
 def load_engine(settings: ServeSettings) -> Engine:
@@ -143,7 +144,7 @@ class Worker:
         engine_thread.start()
         async with every(1.0, self._tick):
             code = await self._live(listener)
-        control_thread.stop()
+        await asyncio.to_thread(control_thread.stop)
         if self.pipeline is not None:
             self.pipeline.stop()
             await asyncio.to_thread(engine_thread.join, 5)
@@ -158,7 +159,9 @@ class Worker:
                 await self._server.start(listener)
             logger.info("ready after %.2f s, batches of up to %d", self.lifecycle.ready_after_s, self._largest())
         if await self._first(self._signalled, self._ended) is self._ended:
-            return self._failed()
+            code = self._failed()
+            await self._say_goodbye()
+            return code
         self.begin_drain()
         await self._drained()
         return self._failed() if self._ended.is_set() and self._failure is not None else ExitCode.DRAINED
@@ -202,6 +205,15 @@ class Worker:
                 return
             await asyncio.sleep(_QUIET_POLL_S)
         logger.warning("%d connections were still open when the drain ended", self._server.open_connections)
+
+    async def _say_goodbye(self) -> None:
+        """After a failure: let the answers out that say so."""
+        self._leave()
+        self._server.stop_accepting()
+        until_s = time.monotonic() + _GOODBYE_S
+        while self._server.open_connections and time.monotonic() < until_s:
+            self._server.close_idle()
+            await asyncio.sleep(_QUIET_POLL_S)
 
     def _failed(self) -> ExitCode:
         error = self._failure

@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -17,6 +18,9 @@ _KEEP_ALIVE_S: Final = 120
 """Longer than clients and proxies keep an idle connection, so that they close it and not we, just as they use it again."""
 _HEADERS_TIMEOUT_S: Final = 20.0
 """From the first byte of a request, or the opening of a connection, to the end of its headers."""
+_FIRST_BYTE_S: Final = 1.0
+"""A connection this old that has sent nothing carries no request: a draining worker need not wait for it."""
+_HEADERS_LIMIT_BYTES: Final = 65536
 _BACKLOG: Final = 2048
 
 
@@ -26,11 +30,15 @@ class Connection(HttpToolsProtocol):
     closing = False
     _watcher: Callable[[], None] | None = None
     _headers_timer: asyncio.TimerHandle | None = None
+    _headers_bytes = 0
+    _opened_s = 0.0
+    _silent = True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
         super().connection_made(transport)
         self.closing = getattr(self.server_state, "closing", False)
+        self._opened_s = self.loop.time()
         self._await_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -43,7 +51,18 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
+        self._silent, self._headers_bytes = False, 0
         self._await_headers()
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the path and query."""
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        self._count(len(name) + len(value))
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A request's headers are there: its handler starts."""
@@ -61,8 +80,22 @@ class Connection(HttpToolsProtocol):
 
     @property
     def idle(self) -> bool:
-        """No request is under way."""
+        """No request is under way, nor begun."""
+        if self._silent:
+            return self.loop.time() - self._opened_s > _FIRST_BYTE_S
         return self._headers_timer is None and (self.cycle is None or self.cycle.response_complete)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is answered in the one shape of every error, and the connection closed."""
+        body = orjson.dumps({"error": {"code": "bad_request", "message": "this is not a valid HTTP request"}})
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.transport.close()
+
+    def _count(self, size: int) -> None:
+        self._headers_bytes += size
+        if self._headers_bytes > _HEADERS_LIMIT_BYTES:
+            raise ValueError("the headers are too long")
 
     def _watch(self, watcher: Callable[[], None] | None) -> None:
         self._watcher = watcher

@@ -81,8 +81,8 @@ class Request:
         """Lower case, without parameters; empty when there is none."""
         return self.headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower().decode("latin-1")
 
-    async def body(self, limit_bytes: int, timeout_s: float) -> bytes:
-        """The whole body, counted while it comes.
+    async def body(self, limit_bytes: int, timeout_s: float, hold: Callable[[int], None] = lambda size: None) -> bytes:
+        """The whole body, counted while it comes; `hold` is told the size of each part and may refuse it.
 
         Raises:
             Refusal: 413 over the limit, by Content-Length before anything is read; 408 when it does not arrive in time.
@@ -104,6 +104,7 @@ class Request:
                     size += len(part)
                     if size > limit_bytes:
                         raise too_large
+                    hold(len(part))
                     parts.append(part)
                     if not message.get("more_body", False):
                         self.whole = True

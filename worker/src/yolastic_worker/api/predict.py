@@ -18,6 +18,8 @@ from yolastic_worker.pipeline import BatchTooLarge, Pipeline
 from yolastic_worker.types import DeviceLost, Geometry, Image, Outcome, OutOfDeviceMemory, ShapeKey
 
 _BODY_TIMEOUT_S: Final = 30.0
+_HELD_LIMIT_BYTES: Final = 256 * 2**20
+"""Encoded images a worker holds at once, over all requests: so many slow clients cannot fill its memory."""
 _FAILED_RETRY_S: Final = 1
 _NO_GEOMETRY: Final = Geometry(0, 0, 1.0, 0, 0)
 """Until an image is decoded."""
@@ -78,11 +80,27 @@ class Predict:
         info = pipeline.engine.info
         self._names, self._height, self._width = info.names, info.height, info.width
         self._key = ShapeKey(info.height, info.width)
+        self._held_bytes = 0
 
     async def __call__(self, request: Request) -> Reply:
         """One request."""
+        own_bytes = 0
+
+        def hold(size: int) -> None:
+            nonlocal own_bytes
+            if self._held_bytes + size > max(_HELD_LIMIT_BYTES, self._settings.body_limit_bytes):
+                raise Refusal(429, "overloaded", "too many bytes are on their way to this worker", _FAILED_RETRY_S)
+            own_bytes += size
+            self._held_bytes += size
+
+        try:
+            return await self._predict(request, hold)
+        finally:
+            self._held_bytes -= own_bytes
+
+    async def _predict(self, request: Request, hold: Callable[[int], None]) -> Reply:
         patience = patience_s(request.headers, self._settings.patience_s)
-        bodies, parameters = await self._read(request)
+        bodies, parameters = await self._read(request, hold)
         pending = Pending(len(bodies), parameters, time.monotonic(), request.arrived_s + patience)
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
         accepted = self._admit(bodies, pending.deadline_s)
@@ -98,14 +116,14 @@ class Predict:
             timer.cancel()
         return self._reply(request, pending, accepted)
 
-    async def _read(self, request: Request) -> tuple[list[bytes], Parameters]:
+    async def _read(self, request: Request, hold: Callable[[int], None]) -> tuple[list[bytes], Parameters]:
         """The images' bytes and what is asked of them."""
         kind = request.content_type
         form = kind == "multipart/form-data"
         if not form and not kind.startswith("image/"):
             raise Refusal(415, "unsupported_content_type", "send an image/* body, or multipart/form-data with the part file")
         asked = parse_parameters(request.query, self._height, self._width)
-        body = await request.body(self._settings.body_limit_bytes, _BODY_TIMEOUT_S)
+        body = await request.body(self._settings.body_limit_bytes, _BODY_TIMEOUT_S, hold)
         if not form:
             return [body], asked
         parsed = parse_form(request.headers[b"content-type"], body)
@@ -139,7 +157,7 @@ class Predict:
         pending.images[index] = image
         try:
             if pending.cancelled:
-                image.outcome = Outcome.CANCELLED
+                image.outcome = Outcome.EXPIRED if time.monotonic() >= pending.deadline_s else Outcome.CANCELLED
             else:
                 image.geometry = letterbox(decode(body), self._height, self._width, image.pixels)
         except ImageRefused as error:
