@@ -8,8 +8,8 @@ from yolastic_contract.state import Fit
 
 _FORGETTING: Final = 0.97
 """Weight of all earlier batches after each new one: about the last 30 count."""
-_PRIOR_WEIGHT: Final = 0.03
-"""The seed counts far less than one batch: it decides only what the batches leave open."""
+_PRIOR_WEIGHT: Final = 0.1
+"""The seed counts as a tenth of a batch: it decides only what the batches leave open."""
 _OUTLIER: Final = 1.5
 """A batch this many times slower or faster than predicted is taken for a hiccup and cut to the edge."""
 _BELIEVED_AFTER: Final = 4
