@@ -19,25 +19,35 @@ Document = dict[str, Any]
 Render = Callable[..., list[Document]]
 
 
-@pytest.fixture(scope="session")
-def helm() -> str:
+def find_helm() -> str | None:
     found = shutil.which("helm")
-    if found is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolastic/cluster"
-        found = next((str(path) for path in sorted(cache.glob("*/bin/helm"))), None)
-    if found is None:
-        pytest.skip("no helm: neither on PATH nor built by tests/cluster/node/build.sh")
-    return found
+    if found is not None:
+        return found
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolastic/cluster"
+    return next((str(path) for path in sorted(cache.glob("*/bin/helm"))), None)
+
+
+HELM = find_helm()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without helm: one line in the summary instead of one for each test."""
+    if HELM is None:
+        missing = pytest.mark.skip(reason="no helm: neither on PATH nor built by tests/cluster/node/build.sh")
+        for item in items:
+            if "run_helm" in getattr(item, "fixturenames", ()):
+                item.add_marker(missing)
 
 
 @pytest.fixture(scope="session")
-def run_helm(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
+def run_helm(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs helm away from the user's own settings and clusters."""
     home = tmp_path_factory.mktemp("helm")
     environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(home), "KUBECONFIG": os.devnull}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([helm, *arguments], capture_output=True, text=True, env=environment, timeout=60, check=False)
+        assert HELM is not None
+        return subprocess.run([HELM, *arguments], capture_output=True, text=True, env=environment, timeout=60, check=False)
 
     return run
 
