@@ -77,7 +77,10 @@ class KubernetesApi:
         except ApiException as error:
             self._count(verb, str(error.status))
             raise ApiError(f"{verb} {path}: {_reason(error)}", int(error.status or 0)) from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # TimeoutError is an OSError
+        except TimeoutError as error:
+            self._count(verb, _NO_ANSWER)
+            raise ApiError(f"{verb} {path}: no answer within {REQUEST_TIMEOUT_S:g} s", 0) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             self._count(verb, _NO_ANSWER)
             raise ApiError(f"{verb} {path}: {' '.join(str(error).split()) or type(error).__name__}", 0) from error
         self._count(verb, str(response.status))
