@@ -31,8 +31,9 @@ Render = Callable[..., list[Document]]
 RunHelm = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def load_pod_security() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("pod_security", Path(__file__).parent / "pod_security.py")
+def load(neighbour: str) -> ModuleType:
+    """A module beside this one; test folders are no packages."""
+    spec = importlib.util.spec_from_file_location(neighbour, Path(__file__).with_name(f"{neighbour}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -40,7 +41,24 @@ def load_pod_security() -> ModuleType:
     return module
 
 
-pod_security = load_pod_security()
+helm, pod_security = load("helm"), load("pod_security")
+if helm.find() is None:
+    pytest.skip("no helm: neither on PATH nor built by tests/cluster/node/build.sh", allow_module_level=True)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("helm")
+
+
+@pytest.fixture(scope="session")
+def run_helm(home: Path) -> RunHelm:
+    return lambda *arguments: helm.run(home, *arguments)
+
+
+@pytest.fixture(scope="session")
+def render(home: Path) -> Render:
+    return lambda *arguments, chart=CHART, release="demo": helm.render(home, chart, release, *arguments)
 
 
 def of_kind(documents: list[Document], kind: str) -> list[Document]:
