@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from yolastic_cli.demo.samples import Run
+from yolastic_cli.demo.samples import Run, sent_per_s
 
 _INK, _BLUE, _ORANGE, _GREY = "#1b1f24", "#0969da", "#d9480f", "#8c959f"
 
@@ -22,9 +22,8 @@ def draw(run: Run, title: str, path: Path) -> None:
         load, workers, batch, latency = figure.subplots(4, 1, sharex=True)
         figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold", color=_INK)
         at = [sample.at_s for sample in run.samples]
-        load.fill_between(
-            at, [sample.sent_per_s for sample in run.samples], color=_BLUE, alpha=0.25, lw=0, label="images sent a second"
-        )
+        sent = sent_per_s(run.answers, int(at[-1]) if at else 0)
+        load.fill_between(range(len(sent)), sent, color=_BLUE, alpha=0.25, lw=0, label="images sent a second")
         load.plot(at, [sample.answered_per_s for sample in run.samples], color=_BLUE, lw=1.2, label="answered")
         workers.step(
             at, [sample.desired for sample in run.samples], where="post", color=_GREY, lw=1.2, ls="--", label="workers wanted"

@@ -13,6 +13,7 @@ class Sample:
     at_s: float
     phase: str
     sent_per_s: float
+    """The rate that is played now; what was really sent is in the answers."""
     answered_per_s: float
     ready: int
     desired: int
@@ -44,6 +45,14 @@ class Run:
     answers: list[Answer] = field(default_factory=list)
     notes: list[tuple[float, str]] = field(default_factory=list)
     """(seconds, sentence): decisions as they were made."""
+
+
+def sent_per_s(answers: Sequence[Answer], seconds: int) -> list[int]:
+    """Requests sent in each second of a run."""
+    counts = [0] * (seconds + 1)
+    for answer in answers:
+        counts[min(int(answer.sent_s), seconds)] += 1
+    return counts
 
 
 def failures(answers: Sequence[Answer]) -> list[Answer]:
