@@ -119,6 +119,7 @@ def test_cut_off_anywhere_is_refused(image_format: ImageFormat) -> None:
         (b"\xff\xd8" + b"\xff" * 5_000_000, 400, "broken_image"),
         (b"\xff\xd8" + b"\xff\xe0\x00\x02" * 1_000_000, 400, "broken_image"),
         (b"\xff\xd8\xff\xe0\x00\x00" + b"\xff\xe0\x00\x00" * 1000, 400, "broken_image"),
+        (b"\xff\xd8\xff\xc0\0\x0b\x08\0\x01\0\x01\x01\x01\x11\0\xff\xda\xff\xd9", 400, "broken_image"),
         (b"RIFF\x24\0\0\0WEBPVP8 ", 400, "broken_image"),
         (b"RIFF\x24\0\0\0WEBPXXXX" + b"\0" * 40, 400, "broken_image"),
         (b"BM\0\0\0\0\0\0\0\0", 400, "broken_image"),

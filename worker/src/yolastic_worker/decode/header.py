@@ -56,6 +56,7 @@ _PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8\xff", b"\xff\xd9", b"\xff\xda"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """SOF0..SOF15 without DHT, JPG and DAC, which share their range."""
+_JPEG_SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 _JPEG_BARE: Final = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}
 """Markers without a length, and the escaped 0xFF of stray data."""
 _MAX_JPEG_SEGMENTS: Final = 4096
@@ -80,17 +81,22 @@ def read_header(body: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
     sides_of, is_complete = _PARSERS[image_format]
     try:
         width, height = sides_of(body)
+        _check_size(image_format, width, height, limits)
+        complete = is_complete(body)
     except (_Cut, struct.error, IndexError):
         raise _broken(image_format, "is cut off or its header is broken") from None
+    if not complete:
+        raise _broken(image_format, "is cut off")
+    return Header(image_format, width, height)
+
+
+def _check_size(image_format: ImageFormat, width: int, height: int, limits: ImageLimits) -> None:
     if width < 1 or height < 1:
         raise _broken(image_format, "has no pixels")
     if max(width, height) > limits.max_side:
         raise ImageRefused(413, "image_too_large", f"{width} x {height} pixels: no side may exceed {limits.max_side}")
     if width * height > limits.max_pixels:
         raise ImageRefused(413, "image_too_large", f"{width} x {height} pixels: at most {limits.max_pixels} are allowed")
-    if not is_complete(body):
-        raise _broken(image_format, "is cut off")
-    return Header(image_format, width, height)
 
 
 def _broken(image_format: ImageFormat, what: str) -> ImageRefused:
@@ -139,9 +145,13 @@ def _jpeg_sides(body: bytes) -> tuple[int, int]:
 
 def _jpeg_is_complete(body: bytes) -> bool:
     """Has a scan and an end after it; a file with absurdly many scans is refused here as well."""
-    scan = body.find(_JPEG_SCAN, _jpeg_frame_at(body))
-    if scan < 0 or body.find(_JPEG_END, scan) < 0:
+    frame = _jpeg_frame_at(body)
+    scan = body.find(_JPEG_SCAN, frame)
+    if not 0 <= scan < len(body) - 4 or not (body.endswith(_JPEG_END) or body.rfind(_JPEG_END, scan) >= 0):
         return False
+    sequential = body[frame - 3] in _JPEG_SEQUENTIAL
+    if sequential and body[scan + 4] == body[frame + 5]:  # all components in the first scan: decoders read no other
+        return True
     if body.count(_JPEG_SCAN, scan) > _MAX_JPEG_SCANS:
         raise _broken(ImageFormat.JPEG, f"has more than {_MAX_JPEG_SCANS} scans")
     return True
