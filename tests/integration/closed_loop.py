@@ -120,7 +120,9 @@ def main() -> None:
         body = file.read()
 
     async def go() -> dict[str, object]:
-        return await Load(host, int(port), body, int(clients), seconds=float(seconds), warmup_s=float(rest[0]) if rest else 0.0).run()
+        return await Load(
+            host, int(port), body, int(clients), seconds=float(seconds), warmup_s=float(rest[0]) if rest else 0.0
+        ).run()
 
     try:
         import uvloop

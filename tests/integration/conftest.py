@@ -48,11 +48,9 @@ class Answer:
         return str(value["error"]["code"])
 
 
-def request(
-    port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None, timeout_s: float = 30
-) -> Answer:
+def request(port: int, method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> Answer:
     """One request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.request(method, path, body, headers or {})
         answer = connection.getresponse()
@@ -127,45 +125,67 @@ def listening_socket() -> socket.socket:
     return listener
 
 
-@pytest.fixture
-def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
-    """Start a worker with these flags; `shared`: the listening socket of the data port, for several workers."""
-    started: list[WorkerProcess] = []
-    token = tmp_path / "token"
-    token.write_text(TOKEN + "\n")
+class Workers:
+    """Starts workers and ends them all."""
 
-    def start(*flags: str | Path, shared: socket.socket | None = None, wait: bool = True, with_token: bool = True) -> WorkerProcess:
-        number = len(started)
-        log_path, termination = tmp_path / f"worker-{number}.log", tmp_path / f"termination-{number}"
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[WorkerProcess] = []
+        self._token = folder / "token"
+        self._token.write_text(TOKEN + "\n")
+
+    def start(
+        self, *flags: str | Path, shared: socket.socket | None = None, wait: bool = True, with_token: bool = True
+    ) -> WorkerProcess:
+        """A worker with these flags; `shared`: the listening socket of the data port, for several workers."""
+        number = len(self._started)
+        log_path, termination = self._folder / f"worker-{number}.log", self._folder / f"termination-{number}"
         control = listening_socket()
         inherited = [control.fileno(), *([shared.fileno()] if shared else [])]
         place = ["--fd", str(shared.fileno())] if shared else ["--host", "127.0.0.1", "--port", "0"]
         command = [
             sys.executable, "-m", "yolastic_worker", "serve", *place, "--control-fd", str(control.fileno()),
             "--propagation-delay-s", "0.3", "--termination-log", str(termination),
-            *(["--control-token-file", str(token)] if with_token else []), *map(str, flags),
+            *(["--control-token-file", str(self._token)] if with_token else []), *map(str, flags),
         ]  # fmt: skip
         environment = {key: value for key, value in os.environ.items() if not key.startswith("YOLASTIC_")}
         with log_path.open("wb") as log:
             process = subprocess.Popen(command, stderr=log, stdout=log, pass_fds=inherited, env=environment)
         worker = WorkerProcess(process, log_path, control.getsockname()[1], termination_log=termination)
         control.close()
-        started.append(worker)
-        if shared is not None:
-            worker.port = shared.getsockname()[1]
-        elif wait:
-            pattern = re.compile(r"data on \('127\.0\.0\.1', (\d+)\)")
-            wait_for(lambda: pattern.search(worker.log()) is not None or process.poll() is not None, what=worker.log)
-            match = pattern.search(worker.log())
-            assert match is not None, worker.log()
-            worker.port = int(match[1])
+        self._started.append(worker)
+        worker.port = shared.getsockname()[1] if shared is not None else self._port_of(worker, wait=wait)
         return worker.wait_ready() if wait else worker
 
-    yield start
-    for worker in started:
-        if worker.process.poll() is None:
-            worker.process.kill()
-        worker.process.wait(10)
+    @staticmethod
+    def _port_of(worker: WorkerProcess, *, wait: bool) -> int:
+        pattern = re.compile(r"data on \('127\.0\.0\.1', (\d+)\)")
+        wait_for(lambda: pattern.search(worker.log()) is not None or worker.process.poll() is not None, what=worker.log)
+        match = pattern.search(worker.log())
+        assert match is not None or not wait, worker.log()
+        return int(match[1]) if match is not None else 0
+
+    def end(self) -> None:
+        for worker in self._started:
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.process.wait(10)
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[Callable[..., WorkerProcess]]:
+    """`Workers.start`; they end with the test."""
+    workers = Workers(tmp_path)
+    yield workers.start
+    workers.end()
+
+
+@pytest.fixture(scope="module")
+def module_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WorkerProcess]]:
+    """`Workers.start`; they end with the module."""
+    workers = Workers(tmp_path_factory.mktemp("workers"))
+    yield workers.start
+    workers.end()
 
 
 @pytest.fixture(scope="session")
@@ -233,3 +253,19 @@ class Prober:
             next_s += self.period_s
             self._stop.wait(max(0.0, next_s - time.monotonic()))
         connection.close()
+
+
+@pytest.fixture(scope="session")
+def prober() -> type[Prober]:
+    return Prober
+
+
+@pytest.fixture(scope="session")
+def shared_socket() -> Callable[[], socket.socket]:
+    """A listening socket for several workers; the caller closes it."""
+    return listening_socket
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[..., None]:
+    return wait_for

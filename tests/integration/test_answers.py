@@ -99,7 +99,9 @@ def _iou(one: dict[str, float], other: dict[str, float]) -> float:
 
 
 def test_info_says_what_is_served(start_worker: Start) -> None:
-    worker = start_worker("--backend", "simulated", "--simulate", "fixed_ms=1,per_image_ms=0,device=GPU-7", "--model", TINY / "dynamic.onnx")
+    worker = start_worker(
+        "--backend", "simulated", "--simulate", "fixed_ms=1,per_image_ms=0,device=GPU-7", "--model", TINY / "dynamic.onnx"
+    )
     from_info = json.loads(_get(worker, "/info"))
     assert from_info["model"]["names"] == ["red", "green"]
     assert from_info["model"]["inputSize"] == {"width": 64, "height": 64}

@@ -18,6 +18,7 @@ from yolastic_worker.api.app import data_application
 from yolastic_worker.batcher import BatchRules, Window
 from yolastic_worker.control import ControlThread
 from yolastic_worker.engine.base import Engine
+from yolastic_worker.engine.simulated import SimulatedEngine
 from yolastic_worker.lifecycle import ExitCode, Lifecycle
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
@@ -40,11 +41,10 @@ def load_engine(settings: ServeSettings) -> Engine:
     Raises:
         WorkerFailure: why it cannot be had.
     """
-    from yolastic_worker.engine.onnxruntime import OnnxOptions, OnnxRuntimeEngine  # noqa: PLC0415 - half a second of import
-    from yolastic_worker.engine.simulated import SimulatedEngine  # noqa: PLC0415
-
     model: Engine | None = None
     if settings.model is not None:
+        from yolastic_worker.engine.onnxruntime import OnnxOptions, OnnxRuntimeEngine  # noqa: PLC0415 - half a second of import
+
         model = OnnxRuntimeEngine(
             OnnxOptions(
                 model=settings.model,
