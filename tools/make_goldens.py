@@ -26,6 +26,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,18 @@ CORNERS = ("x1", "y1", "x2", "y2")
 
 Case = dict[str, Any]
 Detection = dict[str, Any]
+
+
+def read_image(path: Path) -> np.ndarray[Any, np.dtype[Any]]:
+    """BGR pixels of an image file.
+
+    Raises:
+        SystemExit: it cannot be read.
+    """
+    image = cv2.imread(str(path))
+    if image is None:
+        raise SystemExit(f"{path} is no image")
+    return image
 
 
 class Reference:
@@ -123,7 +136,7 @@ def compute_answers(photos: Path) -> dict[str, Any]:
     for model in MODELS:
         reference = Reference(ROOT / model)
         for path, imgsz, conf, iou in plan(photos):
-            image = cv2.imread(str(path))
+            image = read_image(path)
             if not reference.is_stable(image, imgsz, conf, iou):
                 left_out += 1
                 continue
@@ -173,7 +186,7 @@ def match(ours: list[Detection], theirs: list[Detection]) -> tuple[float, float,
     left = list(theirs)
     for detection in ours:
         same = [d for d in left if d["class"] == detection["class"]]
-        best = min(same, key=lambda d, one=detection: distance(one, d), default=None)
+        best = min(same, key=partial(distance, detection), default=None)
         if best is None or box_difference(detection, best) > 5 * MOST_PIXELS:
             alone.append(detection)
             continue
@@ -185,12 +198,12 @@ def match(ours: list[Detection], theirs: list[Detection]) -> tuple[float, float,
 
 def distance(one: Detection, two: Detection) -> float:
     """How unlike two detections are: pixels, and a hundredth of score counts as one."""
-    return box_difference(one, two) + abs(one["confidence"] - two["confidence"]) / MOST_SCORE
+    return box_difference(one, two) + abs(float(one["confidence"] - two["confidence"])) / MOST_SCORE
 
 
 def box_difference(one: Detection, two: Detection) -> float:
     """Largest difference of two boxes' corners, pixels."""
-    return max(abs(one["box"][corner] - two["box"][corner]) for corner in CORNERS)
+    return float(max(abs(one["box"][corner] - two["box"][corner]) for corner in CORNERS))
 
 
 def dump(data: dict[str, Any]) -> str:
@@ -212,7 +225,7 @@ def check(photos: Path) -> int:
     worst_pixels = worst_score = 0.0
     references = {model: Reference(ROOT / model) for model in MODELS}
     for name, case in known.items():
-        image = cv2.imread(str(ROOT / case["image"]))
+        image = read_image(ROOT / case["image"])
         answer = references[case["model"]].detect(image, tuple(case["imgsz"]), case["conf"], case["iou"])
         pixels, score, alone = match(case["results"], answer)
         worst_pixels, worst_score = max(worst_pixels, pixels), max(worst_score, score)
@@ -239,7 +252,7 @@ def compare_worker(url: str, model: Path, photos: Path | None) -> int:
         files += sorted(p for p in photos.iterdir() if p.suffix.lower() in (".jpg", ".jpeg"))
     failures = 0
     for path in files:
-        image = cv2.imread(str(path))
+        image = read_image(path)
         for conf, iou in ((0.25, 0.7), (PHOTO_CONF, 0.7), (PHOTO_CONF, 0.45)):
             theirs = reference.detect(image, MODEL_SIZE, conf, iou)
             pixels, score, alone = match(ask_worker(url, path, conf, iou), theirs)

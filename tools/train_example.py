@@ -20,6 +20,7 @@ import hashlib
 import json
 import os
 import shutil
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def score(work: Path) -> dict[str, Any]:
         "mAP50_pytorch": _map50(work / "shapes.pt", work),
     }
     found, total = found_objects(MODEL)
-    card = {
+    card: dict[str, Any] = {
         "mAP50": measured["mAP50_onnx"],
         **measured,
         "images": SPLITS["test"][1],
@@ -154,8 +155,9 @@ def found_objects(model: Path) -> tuple[int, int]:
             total += 1
             label = CLASSES.index(wanted["name"])
             same = [b for b in boxes if b[0] == label]
-            match = max(same, key=lambda b, box=wanted["box"]: box_iou(b[1], box), default=None)
-            if match is not None and box_iou(match[1], wanted["box"]) >= 0.5:
+            overlaps = [(box_iou(b[1], wanted["box"]), b) for b in same]
+            overlap, match = max(overlaps, key=itemgetter(0), default=(0.0, None))
+            if match is not None and overlap >= 0.5:
                 found += 1
                 boxes.remove(match)
     return found, total

@@ -52,11 +52,11 @@ def load(path: Path) -> LocalInference:
     inferences: list[tuple[_Metadata, Mapping[str, Any]]] = []
     runtimes: dict[str, RuntimeSpec] = {}
     for where, document in _documents(path):
-        kind, metadata, spec = _parts(where, document)
+        kind, metadata, fields = _parts(where, document)
         if kind == INFERENCE_KIND:
-            inferences.append((metadata, spec))
+            inferences.append((metadata, fields))
         else:
-            runtimes[metadata.name] = _validated(where, RuntimeSpec, {"image": _LOCAL_IMAGE, **spec})
+            runtimes[metadata.name] = _validated(where, RuntimeSpec, {"image": _LOCAL_IMAGE, **fields})
     if len(inferences) != 1:
         raise CliError(f"{path}: must hold exactly one {INFERENCE_KIND}, not {len(inferences)}")
     metadata, raw = inferences[0]

@@ -113,7 +113,8 @@ async def _serve(inference: LocalInference, arguments: argparse.Namespace) -> in
         broken = asyncio.ensure_future(running.failed())
         welcome = asyncio.create_task(_welcome(narrator, running.url))
         try:
-            await asyncio.wait({ending, broken, narrator.hopeless}, timeout=arguments.for_s, return_when=asyncio.FIRST_COMPLETED)
+            endings: set[asyncio.Future[Any]] = {ending, broken, narrator.hopeless}
+            await asyncio.wait(endings, timeout=arguments.for_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in (ending, welcome):
                 task.cancel()

@@ -132,12 +132,12 @@ class WorkerProcess:
         return "Ready" if self._ready else "Starting"
 
     async def _live(self) -> None:
-        while not self._stopping:
+        while not self.is_stopping:
             try:
                 code = await self._run()
             except OSError as error:
                 code, self._failure = -1, ("WorkerExited", f"cannot be started: {error}")
-            if self._stopping:
+            if self.is_stopping:  # asked anew: it may have been stopped while it ran
                 return
             if code >= 0:
                 self._failure = self._why(code)
