@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yolastic_contract.failure import render_failure
 from yolastic_worker.lifecycle import ExitCode
-from yolastic_worker.settings import FetchSettings, ServeSettings, parse_arguments
+from yolastic_worker.settings import FetchSettings, ServeSettings, parse_arguments, termination_log_of
 from yolastic_worker.types import WorkerFailure
 
 
@@ -59,13 +59,10 @@ def _run(settings: ServeSettings | FetchSettings) -> ExitCode:
 
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit code."""
-    termination_log: Path | None = None
     try:
-        settings = parse_arguments(arguments)
-        termination_log = settings.termination_log
-        code = _run(settings)
+        code = _run(parse_arguments(arguments))
     except WorkerFailure as failure:
-        _tell(failure, termination_log)
+        _tell(failure, termination_log_of(arguments))
         code = ExitCode.CONFIGURATION
     except KeyboardInterrupt:
         code = ExitCode.DRAINED

@@ -187,6 +187,17 @@ def _fetch_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--timeout-s", type=_seconds, default=600.0, help="for the whole download")
 
 
+def termination_log_of(arguments: list[str]) -> Path | None:
+    """Where the reason goes, for when the rest of the command line cannot be read."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    _add(parser, "--termination-log", type=Path)
+    try:
+        told: Path | None = parser.parse_known_args(arguments)[0].termination_log
+    except WorkerFailure:
+        return None
+    return told
+
+
 def parse_arguments(arguments: list[str]) -> ServeSettings | FetchSettings:
     """Settings from the command line and the environment.
 

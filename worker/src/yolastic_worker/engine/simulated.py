@@ -87,9 +87,9 @@ class SimulatedEngine:
         """As `Engine.run`; the GIL is free while it sleeps until the simulated end."""
         start_s = time.perf_counter()
         count = max(len(images), padded)
+        self._largest = max(self._largest, count)
         if self._simulation.memory_bytes(count) > self._simulation.memory_limit_mib * _MIB:
             raise OutOfDeviceMemory(f"the simulated device has no memory for a batch of {count}")
-        self._largest = max(self._largest, count)
         if self._model is not None:
             output = self._model.run(images)
         else:

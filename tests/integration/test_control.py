@@ -1,0 +1,98 @@
+"""The control port of a real worker: who may tell it what, and what it shows."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yolastic_contract.metrics import WORKER_METRICS
+from yolastic_contract.state import WorkerState
+
+SIMULATED = ("--backend", "simulated", "--simulate", "fixed_ms=5,per_image_ms=1", "--input-size", "64x64")
+TELLING = [("PUT", "/ceiling", {"base": 1, "ceiling": 2}), ("POST", "/drain", None), ("POST", "/rebalance", None)]
+
+
+@pytest.fixture(scope="module")
+def worker(module_worker: Callable[..., Any]) -> Any:
+    return module_worker(*SIMULATED)
+
+
+@pytest.mark.parametrize(("method", "path", "value"), TELLING)
+@pytest.mark.parametrize("token", [None, "", "wrong", "test-token-and-more"])
+def test_wrong_token(worker: Any, method: str, path: str, value: Any, token: str | None) -> None:
+    answer = worker.control(method, path, value, token=token)
+    assert (answer.status, answer.code) == (401, "unauthorized")
+    assert worker.control("GET", "/readyz").status == 200
+
+
+@pytest.mark.parametrize(("method", "path", "value"), TELLING)
+def test_no_token_file(start_worker: Callable[..., Any], method: str, path: str, value: Any) -> None:
+    worker = start_worker(*SIMULATED, with_token=False)
+    answer = worker.control(method, path, value, token="anything")
+    assert (answer.status, answer.code) == (403, "no_control_token")
+
+
+def test_token_is_read_again_when_the_file_changes(start_worker: Callable[..., Any], tmp_path: Path) -> None:
+    token = tmp_path / "own-token"
+    token.write_text("first")
+    worker = start_worker(*SIMULATED, "--control-token-file", token, with_token=False)
+    assert worker.control("POST", "/rebalance", token="first").status == 200
+    token.write_text("the second")
+    assert worker.control("POST", "/rebalance", token="first").status == 401
+    assert worker.control("POST", "/rebalance", token="the second").status == 200
+    token.unlink()
+    assert worker.control("POST", "/rebalance", token="the second").status == 403
+
+
+@pytest.mark.parametrize(
+    "value", [{"base": 4, "ceiling": 2}, {"base": 0, "ceiling": 2}, {"ceiling": 2}, {"base": 1, "ceiling": 1000}, [], "x"]
+)
+def test_bad_ceiling(worker: Any, value: Any) -> None:
+    answer = worker.control("PUT", "/ceiling", value)
+    assert (answer.status, answer.code) == (422, "bad_ceiling")
+
+
+def test_state_is_the_contracts(worker: Any) -> None:
+    state = WorkerState.model_validate(worker.state())
+    assert set(worker.state()) == set(WorkerState.model_fields)
+    assert (state.phase, state.backend, state.device_id, state.max_batch) == ("Ready", "Simulated", "GPU-0", 32)
+    assert state.ready_after_s is not None
+    assert state.speed is not None
+    assert state.memory.fit is not None
+    assert state.model is not None
+
+
+def test_every_metric_is_there(worker: Any, jpeg: bytes) -> None:
+    assert worker.predict(jpeg).status == 200
+    assert worker.predict(b"", content_type="text/plain").status == 415
+    text = worker.control("GET", "/metrics").body.decode()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    for metric in WORKER_METRICS:
+        kind = next(
+            line.split()[3] for line in text.splitlines() if line.startswith(f"# TYPE {metric.name.removesuffix('_total')}")
+        )
+        assert kind == metric.type
+        series = [line for line in lines if line.split("{")[0].startswith(metric.name)]
+        assert series, metric.name
+        assert all('model="simulated"' in line for line in series)
+        for label in metric.labels:
+            assert all(f'{label}="' in line for line in series), (metric.name, label)
+    assert worker.metric("yolastic_requests_total", code="415") == 1
+    assert worker.metric("yolastic_images_total", outcome="ok") == 1
+    assert not [line for line in lines if "_created" in line]
+
+
+def test_unknown_paths(worker: Any) -> None:
+    for method, path, status in (("GET", "/", 404), ("POST", "/predict", 404), ("GET", "/drain", 405), ("POST", "/state", 405)):
+        answer = worker.control(method, path)
+        assert answer.status == status
+        assert answer.code
+
+
+def test_logs_as_json(start_worker: Callable[..., Any]) -> None:
+    worker = start_worker(*SIMULATED, "--log-format", "json")
+    entries = [json.loads(line) for line in worker.log().splitlines()]
+    assert {"time", "level", "logger", "message"} == set(entries[0])
+    assert any("ready" in entry["message"] for entry in entries)
