@@ -110,15 +110,18 @@ class WorkerProcess:
 
     async def probe(self, session: aiohttp.ClientSession) -> None:
         """Ask `/readyz` and remember the answer."""
-        if self._process is None:
-            self._ready = False
+        process = self._process
+        if process is None:
             return
+        ready = False
         timeout = aiohttp.ClientTimeout(total=PROBE_TIMEOUT_S)
         try:
             async with session.get(f"http://127.0.0.1:{self._control_port}/readyz", timeout=timeout) as response:
-                self._ready = response.status == 200
+                ready = response.status == 200
         except (aiohttp.ClientError, OSError, TimeoutError):
-            self._ready = False
+            pass
+        # It may have ended, or another may have started, while the answer was on its way.
+        self._ready = ready and self._process is process
         if self._ready:
             self._failure, self._crashes = None, 0
 
@@ -132,17 +135,14 @@ class WorkerProcess:
         return "Ready" if self._ready else "Starting"
 
     async def _live(self) -> None:
-        while not self.is_stopping:
+        while True:
             try:
-                code = await self._run()
+                failure = self._why(await self._run())
             except OSError as error:
-                code, self._failure = -1, ("WorkerExited", f"cannot be started: {error}")
-            if self.is_stopping:  # asked anew: it may have been stopped while it ran
+                failure = ("WorkerExited", f"cannot be started: {error}")
+            if self._stopping:
                 return
-            if code >= 0:
-                self._failure = self._why(code)
-            elif self._failure is None:
-                self._failure = ("WorkerExited", f"ended by {signal.Signals(-code).name}")
+            self._failure = failure
             self._crashes += 1
             await asyncio.sleep(min(FIRST_PAUSE_S * 2 ** (self._crashes - 1), LONGEST_PAUSE_S))
 
@@ -168,8 +168,6 @@ class WorkerProcess:
             )
         self.draining = False
         self._process = process
-        if self._stopping:
-            self._signal(signal.SIGTERM)
         try:
             self._tail = ""
             assert process.stdout is not None
@@ -192,7 +190,9 @@ class WorkerProcess:
                 self._on_line(self.name, line)
 
     def _why(self, code: int) -> tuple[str, str]:
-        """(reason, message) of an exit that nobody asked for."""
+        """(reason, message) of an exit that nobody asked for; a negative code is a signal."""
+        if code < 0:
+            return "WorkerExited", f"ended by {signal.Signals(-code).name}"
         told = ""
         with contextlib.suppress(OSError):
             told = self._termination_log.read_text(errors="replace")
