@@ -38,6 +38,8 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     while at < end:
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
+        if number == 0:
+            raise NotPlainOnnx("the file is not a protocol buffer")
         if wire == _VARINT:
             value, at = _varint(data, at)
             yield number, value
@@ -48,7 +50,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             length = 8 if wire == _FIXED64 else 4
         else:
             raise NotPlainOnnx("the file is not a protocol buffer")
-        if number == 0 or at + length > end:
+        if at + length > end:
             raise NotPlainOnnx("the file is cut off or not a protocol buffer")
         yield number, data[at : at + length]
         at += length
