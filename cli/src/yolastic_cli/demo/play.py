@@ -14,7 +14,6 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from yolastic_cli.demo.picture import draw
 from yolastic_cli.demo.samples import Run, Sample, phase_latencies, requirements
 from yolastic_cli.demo.view import View
 from yolastic_cli.documents import LocalInference, load
@@ -65,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
         soft_wrap=True,
     )
     result = asyncio.run(_play(inference, images, console))
+    from yolastic_cli.demo.picture import draw  # noqa: PLC0415 - matplotlib takes a second that every other command would wait
+
     draw(result, "One day in ninety seconds: load, workers, batches and latency (simulated accelerator)", picture)
     return _summarise(result, inference, picture, console)
 
