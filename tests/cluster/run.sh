@@ -10,7 +10,10 @@ PYTHON=${1:?the Python of the project\'s environment}; shift
 PYTEST=
 take_down() {
   trap - EXIT HUP INT TERM
-  if [ -n "$PYTEST" ]; then kill "$PYTEST" 2>/dev/null && wait "$PYTEST" 2>/dev/null; fi
+  if [ -n "$PYTEST" ]; then
+    kill "$PYTEST" 2>/dev/null && wait "$PYTEST" 2>/dev/null
+    kill -KILL -- "-$PYTEST" 2>/dev/null   # what it had started and left
+  fi
   "$HERE/node/down.sh"
 }
 trap take_down EXIT
@@ -19,10 +22,9 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 cd "$ROOT"
-# In the background, because a shell heeds its traps only between commands.
-"$PYTHON" -m pytest tests/cluster "$@" &
+# In the background, because a shell heeds its traps only between commands; in a process group of its own, to be ended as one.
+setsid "$PYTHON" -m pytest tests/cluster "$@" &
 PYTEST=$!
 status=0
 wait "$PYTEST" || status=$?
-PYTEST=
 exit $status

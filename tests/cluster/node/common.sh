@@ -34,4 +34,5 @@ say() { echo "cluster: $*"; }
 die() { echo "cluster: $*" >&2; exit 1; }
 
 # Images and layers live in the cache folder, apart from those of the host's own containers.
-image_tool() { buildah --root "$CACHE/storage" --runroot /run/yolastic-images --storage-driver "${STORAGE_DRIVER:-overlay}" "$@"; }
+IMAGE_STATE=/run/yolastic-images/$(sha256sum <<<"$CACHE" | cut -c1-8)
+image_tool() { buildah --root "$CACHE/storage" --runroot "$IMAGE_STATE" --storage-driver "${STORAGE_DRIVER:-overlay}" "$@"; }

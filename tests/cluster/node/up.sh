@@ -150,7 +150,7 @@ C
   await "the API server" apiserver "${KUBECTL[@]}" get --raw /readyz
   start controllers "$BIN/kube-controller-manager" --kubeconfig controllers.kubeconfig --authentication-kubeconfig controllers.kubeconfig \
     --authorization-kubeconfig controllers.kubeconfig --service-account-private-key-file pki/sa.key --root-ca-file pki/ca.crt \
-    --use-service-account-credentials --leader-elect=false --cert-dir pki
+    --use-service-account-credentials --leader-elect=false --cert-dir pki --pvclaimbinder-sync-period=1s
   start scheduler "$BIN/kube-scheduler" --kubeconfig scheduler.kubeconfig --authentication-kubeconfig scheduler.kubeconfig \
     --authorization-kubeconfig scheduler.kubeconfig --leader-elect=false --cert-dir pki
 }
