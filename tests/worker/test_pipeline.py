@@ -1,0 +1,266 @@
+"""The pipeline with an engine that is stepped by hand: what runs together, what is dropped, what is delivered, what fails."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from yolastic_contract.state import CeilingGrant, Fit
+from yolastic_worker.admission import Accepted, Refused
+from yolastic_worker.batcher import BatchRules
+from yolastic_worker.engine.base import EngineInfo
+from yolastic_worker.memory.probe import MemoryReading
+from yolastic_worker.metrics import WorkerMetrics
+from yolastic_worker.pipeline import BatchTooLarge, Pipeline
+from yolastic_worker.postprocess import HeadKind
+from yolastic_worker.types import DeviceLost, Geometry, Image, Outcome, OutOfDeviceMemory, ShapeKey, Thresholds
+from yolastic_worker.warmup import Warmth
+
+WAIT_S = 10
+
+
+@dataclass
+class SteppedEngine:
+    """Runs a batch when told to; `orders` holds what happens to each: None, or the error it ends with."""
+
+    pad: bool = False
+    begun: "queue.Queue[tuple[int, int]]" = field(default_factory=queue.Queue)
+    orders: "queue.Queue[Exception | None]" = field(default_factory=queue.Queue)
+
+    def __post_init__(self) -> None:
+        self.info = EngineInfo(
+            backend="Stepped", device="none", device_id="none", sha256="", task="Detect", names=("object",), height=32, width=32,
+            precision="FP32", head=HeadKind.END_TO_END, pad_to_buckets=self.pad,
+        )  # fmt: skip
+
+    def run(self, images: Sequence[Any], padded: int = 0) -> Any:
+        self.begun.put((len(images), padded))
+        error = self.orders.get(timeout=WAIT_S)
+        if error is not None:
+            raise error
+        return np.array([[[0, 0, image[0, 0, 0], 32, 0.9, 0]] for image in images], np.float32)
+
+    def memory(self) -> MemoryReading:
+        return MemoryReading(None, None)
+
+    def shrink(self) -> None:
+        pass
+
+
+class Bench:
+    """A running pipeline; what is delivered is counted on a thread of its own, as the event loop would."""
+
+    def __init__(self, engine: SteppedEngine, max_batch: int = 8, queue_length: int = 16) -> None:
+        buckets = tuple(bucket for bucket in (1, 2, 4, 8) if bucket <= max_batch)
+        warmth = Warmth(buckets, tuple((b, 0.01 + 0.001 * b) for b in buckets), Fit(fixed=1, per_image=1), 9, 100, "Device")
+        self.engine = engine
+        self.metrics = WorkerMetrics("test")
+        self.delivered: queue.Queue[Sequence[Image]] = queue.Queue()
+        self.pipeline = Pipeline(
+            engine, warmth, BatchRules(pad_to_buckets=engine.pad, buckets=buckets), queue_length=queue_length,
+            metrics=self.metrics, deliver=self.delivered.put,
+        )  # fmt: skip
+        self.thread = threading.Thread(target=self.pipeline.run, daemon=True)
+        self.thread.start()
+
+    def image(self, value: int = 0, patience_s: float = 60) -> Image:
+        now_s = time.monotonic()
+        pixels = self.pipeline.slots.take()
+        pixels[:] = value
+        return Image(
+            ShapeKey(32, 32), pixels, Geometry(32, 32, 1.0, 0, 0), Thresholds(), now_s, now_s + patience_s, lambda image: None
+        )
+
+    def send(self, *images: Image) -> None:
+        for image in images:
+            assert isinstance(self.pipeline.admit(1, image.deadline_s), Accepted)
+            self.pipeline.offer(image)
+
+    def step(self, error: Exception | None = None) -> tuple[int, int]:
+        """Let the batch that has begun end; (images, images run)."""
+        begun = self.engine.begun.get(timeout=WAIT_S)
+        self.engine.orders.put(error)
+        return begun
+
+    def answers(self) -> Sequence[Image]:
+        images = self.delivered.get(timeout=WAIT_S)
+        self.pipeline.answered(images)
+        return images
+
+
+@pytest.fixture
+def bench() -> Any:
+    benches: list[Bench] = []
+
+    def make(**options: Any) -> Bench:
+        made = Bench(SteppedEngine(options.pop("pad", False)), **options)
+        benches.append(made)
+        return made
+
+    yield make
+    for made in benches:
+        made.pipeline.stop()
+        for _ in range(8):
+            made.engine.orders.put(None)
+        made.thread.join(WAIT_S)
+        assert not made.thread.is_alive()
+
+
+Make = Callable[..., Bench]
+
+
+def test_newcomers_gather_while_the_engine_runs(bench: Make) -> None:
+    made = bench()
+    made.send(made.image(1))
+    assert made.engine.begun.get(timeout=WAIT_S)[0] == 1
+    made.send(*(made.image(value) for value in range(2, 7)))
+    made.engine.orders.put(None)
+    assert made.step()[0] == 5
+    assert [image.boxes[0, 2] for image in made.answers()] == [1]
+    second = made.answers()
+    assert [image.boxes[0, 2] for image in second] == [2, 3, 4, 5, 6], "each image has its own answer"
+    assert all(image.outcome is Outcome.OK for image in second)
+    assert made.pipeline.inflight == 0
+    assert made.pipeline.slots.free == 32
+    assert made.metrics.batch_size._sum.get() == 6
+
+
+def test_never_more_than_the_ceiling(bench: Make) -> None:
+    made = bench(max_batch=8)
+    made.pipeline.grant(CeilingGrant(base=2, ceiling=4))
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    made.send(*(made.image() for _ in range(9)))
+    made.engine.orders.put(None)
+    assert [made.step()[0] for _ in range(3)] == [4, 4, 1]
+
+
+def test_padding_goes_up_to_a_warm_size(bench: Make) -> None:
+    made = bench(pad=True)
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    made.send(*(made.image() for _ in range(3)))
+    made.engine.orders.put(None)
+    images, run = made.step()
+    assert (images, run) in ((3, 4), (2, 2))
+
+
+def test_cancelled_and_expired_never_run(bench: Make) -> None:
+    made = bench()
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    gone, late, fine = made.image(), made.image(patience_s=0.0), made.image(3)
+    gone.cancelled = True
+    for image in (gone, late, fine):
+        made.pipeline.admit(1, time.monotonic() + 60)
+        made.pipeline.offer(image)
+    made.engine.orders.put(None)
+    assert made.step()[0] == 1
+    outcomes = [image.outcome for _ in range(3) for image in made.answers()]
+    assert sorted(outcomes, key=str) == [Outcome.CANCELLED, Outcome.EXPIRED, Outcome.OK, Outcome.OK]
+    assert made.pipeline.slots.free == 32
+
+
+def test_out_of_memory_lowers_the_bound_for_good(bench: Make) -> None:
+    made = bench(max_batch=8)
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    made.send(*(made.image() for _ in range(8)))
+    made.engine.orders.put(None)
+    made.answers()
+    assert made.step(OutOfDeviceMemory("no"))[0] == 8
+    failed = made.answers()
+    assert {type(image.error) for image in failed} == {BatchTooLarge}
+    state, _, own = made.pipeline.ceiling()
+    assert (state.ceiling, own) == (4, 4)
+    made.pipeline.grant(CeilingGrant(base=8, ceiling=8))
+    assert made.pipeline.ceiling()[0].ceiling == 4
+    made.send(made.image())
+    made.step(OutOfDeviceMemory("no"))
+    assert [type(image.error) for image in made.answers()] == [OutOfDeviceMemory], "alone and still out of memory"
+    made.send(made.image())
+    made.step()
+    assert made.answers()[0].outcome is Outcome.OK
+    assert made.metrics.out_of_memory._value.get() == 2
+
+
+def test_a_failed_batch_fails_its_images_and_the_next_one_runs(bench: Make) -> None:
+    made = bench()
+    made.send(made.image())
+    made.step(ValueError("odd"))
+    assert made.answers()[0].outcome is Outcome.FAILED
+    made.send(made.image())
+    made.step()
+    assert made.answers()[0].outcome is Outcome.OK
+
+
+def test_a_lost_device_fails_everything_and_ends(bench: Make) -> None:
+    made = bench()
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    made.send(made.image(), made.image())
+    made.engine.orders.put(DeviceLost("gone"))
+    outcomes = [(image.outcome, type(image.error)) for _ in range(2) for image in made.answers()]
+    assert outcomes == [(Outcome.FAILED, DeviceLost)] * 3
+    made.thread.join(WAIT_S)
+    assert made.pipeline.lost is not None
+    late = made.image()
+    made.pipeline.admit(1, late.deadline_s)
+    made.pipeline.offer(late)
+    assert made.answers()[0].outcome is Outcome.FAILED
+
+
+def test_the_queue_is_bounded_while_images_are_still_decoding(bench: Make) -> None:
+    made = bench(queue_length=4)
+    deadline_s = time.monotonic() + 60
+    verdicts = [made.pipeline.admit(1, deadline_s) for _ in range(6)]
+    assert [isinstance(verdict, Accepted) for verdict in verdicts] == [True] * 4 + [False] * 2
+    refused = verdicts[-1]
+    assert isinstance(refused, Refused)
+    assert refused.status == 429
+    load = made.pipeline.load()
+    assert (load.queue_images, load.inflight_images) == (4, 4)
+    assert load.refused_per_s > 0
+
+
+def test_an_image_that_is_given_up_while_decoding_leaves(bench: Make) -> None:
+    made = bench(queue_length=1)
+    image = made.image()
+    made.pipeline.admit(1, image.deadline_s)
+    made.pipeline.slots.give(image.pixels)
+    image.outcome = Outcome.REJECTED
+    made.pipeline.abandon(image)
+    assert made.answers() == (image,)
+    assert made.pipeline.inflight == 0
+    assert isinstance(made.pipeline.admit(1, image.deadline_s), Accepted)
+
+
+def test_progress_tells_a_hung_engine_from_an_idle_one(bench: Make) -> None:
+    made = bench()
+    idle = made.pipeline.progress()
+    assert (idle.waiting, idle.running) == (0, 0)
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    made.send(made.image())
+    busy = made.pipeline.progress()
+    assert (busy.waiting, busy.running) == (1, 1)
+    assert busy.last_s <= time.monotonic()
+    assert busy.slowest_s == pytest.approx(0.018)
+
+
+def test_speed_is_learned(bench: Make) -> None:
+    made = bench()
+    before = made.pipeline.fit
+    for _ in range(3):
+        made.send(made.image())
+        made.step()
+        made.answers()
+    after = made.pipeline.fit
+    assert before is not None
+    assert after is not None
+    assert after.samples == before.samples + 3
