@@ -122,7 +122,7 @@ def _limit_words(clamped: Clamped, autoscaling: Autoscaling) -> str:
 
 
 def _limited_by_room(decision: ReplicaDecision, current: int | None, observation: Observation) -> ReplicaDecision:
-    """While a worker finds no place, none is ordered beyond it, and the wish counts as limited.
+    """While a worker finds no place, none is ordered beyond those that have one, and the wish counts as limited.
 
     `current` None: the size is the user's, it is limited in words only.
     """
@@ -133,7 +133,7 @@ def _limited_by_room(decision: ReplicaDecision, current: int | None, observation
             placed += not view.worker.unschedulable
     if homeless == 0 or decision.desired <= placed:
         return decision
-    held = decision.desired if current is None else min(decision.desired, current)
+    held = decision.desired if current is None else min(decision.desired, max(current, placed))
     why = f"the scheduler finds no place for {count(homeless)} of {placed + homeless}"
     cut = f", not asking for more than {held}" if held < decision.desired else ""
     reason = "Unschedulable" if held < decision.desired else decision.reason
