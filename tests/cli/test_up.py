@@ -130,8 +130,8 @@ def test_it_ends_by_itself() -> None:
     assert 1.5 < time.monotonic() - began_s < 30
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can tie a child's life to its parent's")
-def test_a_second_signal_ends_at_once_and_no_worker_stays() -> None:
+def test_a_second_signal_ends_at_once_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with running("-f", QUICKSTART) as up:
         up.read_until("serving on")
         workers = workers_of(up)
@@ -141,6 +141,7 @@ def test_a_second_signal_ends_at_once_and_no_worker_stays() -> None:
         up.read_until("draining")
         up.process.send_signal(signal.SIGINT)
         assert up.end()[0] == 130
+        assert list(tmp_path.glob("yolastic-*")) == []
         assert psutil.wait_procs(workers, timeout=5)[1] == []
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -103,11 +104,11 @@ def say(text: str) -> None:
 
 async def _serve(inference: LocalInference, arguments: argparse.Namespace) -> int:
     narrator, stopped = Narrator(verbose=arguments.verbose), asyncio.Event()
-    _stop_on_signals(stopped)
     began_s = time.monotonic()
     async with LocalRun(
         inference, host=arguments.host, port=arguments.port, turn_s=arguments.turn_s, listener=narrator
     ) as running:
+        _stop_on_signals(stopped, running.cluster.abandon)
         say(f"{inference.ref.name}: {_size(inference)} of {inference.model.name} on runtime {inference.spec.runtime}, starting")
         ending = asyncio.ensure_future(stopped.wait())
         broken = asyncio.ensure_future(running.failed())
@@ -141,11 +142,12 @@ def _size(inference: LocalInference) -> str:
     return f"{replicas} worker{'' if replicas == 1 else 's'}"
 
 
-def _stop_on_signals(stopped: asyncio.Event) -> None:
-    """The first signal drains; the second ends at once, and the kernel ends the workers with us."""
+def _stop_on_signals(stopped: asyncio.Event, abandon: Callable[[], None]) -> None:
+    """The first signal drains; the second ends at once, workers and all."""
 
     def handle() -> None:
         if stopped.is_set():
+            abandon()
             os._exit(130)
         stopped.set()
 

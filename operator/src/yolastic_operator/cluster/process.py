@@ -101,6 +101,11 @@ class WorkerProcess:
         if self._process is None:
             self._life.cancel()
 
+    def kill(self) -> None:
+        """SIGKILL, now."""
+        self._stopping = True
+        self._signal(signal.SIGKILL)
+
     async def ended(self) -> None:
         """Wait until it has ended after `stop`."""
         done, _ = await asyncio.wait({self._life}, timeout=self._drain_timeout_s + KILL_AFTER_S)
