@@ -1,1 +1,1 @@
-"""Memory of a batch: planned, probed, measured -> how many images fit."""
+"""Memory of a batch: probed at warm-up, and the line fitted to it."""
