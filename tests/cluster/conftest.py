@@ -23,6 +23,7 @@ CLUSTER = pytest.StashKey[Cluster]()
 _counter = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests of this folder need the cluster; the first of them waits for its build."""
     for item in items:

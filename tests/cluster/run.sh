@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs the cluster tests: on a one-node Kubernetes of their own where this host can have one (root, Go, containerd or apt-get), else on
 # the cluster that KUBECONFIG and YOLASTIC_OPERATOR_IMAGE, YOLASTIC_WORKER_IMAGE name; else they say why they were skipped.
-# Usage: run.sh PYTHON [PYTEST_ARGS]. Whatever happens, no node is left.
+# Usage: run.sh [PYTEST_ARGS], with the project's environment set up. Whatever happens, no node is left.
 set -euo pipefail
 HERE=$(dirname "$(realpath "$0")")
 ROOT=$(realpath "$HERE/../..")
-PYTHON=${1:?the Python of the project\'s environment}; shift
+PYTHON=$ROOT/.venv/bin/python
 
 PYTEST=
 take_down() {
@@ -13,8 +13,8 @@ take_down() {
   if [ -n "$PYTEST" ]; then
     kill "$PYTEST" 2>/dev/null && wait "$PYTEST" 2>/dev/null
     kill -KILL -- "-$PYTEST" 2>/dev/null   # what it had started and left
+    "$HERE/node/down.sh" "$PYTEST"
   fi
-  "$HERE/node/down.sh"
 }
 trap take_down EXIT
 trap 'exit 129' HUP

@@ -97,11 +97,11 @@ def test_names_resolve_and_services_are_reached(client: Client, model_server: Mo
 
 def test_a_prober_counts_what_fails_and_nothing_else(client: Client, model_server: ModelServer) -> None:
     url = f"http://{model_server.name}.{model_server.space}.svc"
-    with client.prober(url, b"", rate_per_s=50) as stream:
+    with client.prober(url, b"", rate_per_s=20) as stream:
         await_that(lambda: client.get(f"{url}/")[0] == 200, 10, "the server answers beside the prober")
     report = stream.report
-    assert report.failed == report.sent > 10  # it serves files and takes no images
-    assert report.codes == {"501": report.sent}
+    assert report.failed == report.sent > 0  # it serves files and takes no images
+    assert report.codes == {"501": report.sent}, report.failures
 
 
 def test_load_ends_by_itself(client: Client, model_server: ModelServer) -> None:

@@ -74,8 +74,8 @@ def start_node() -> Cluster:
 
 
 def stop_node() -> None:
-    """Takes the node down, if one is up; safe to call twice."""
-    subprocess.run([FOLDER / "node/down.sh"], check=False, timeout=UP_LIMIT_S)
+    """Takes this process's node down, if it is up; safe to call twice."""
+    subprocess.run([FOLDER / "node/down.sh", str(os.getpid())], check=False, timeout=UP_LIMIT_S)
 
 
 def build_images(cluster: Cluster) -> tuple[str, str]:

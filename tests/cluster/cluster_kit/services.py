@@ -19,7 +19,11 @@ MODEL_PORT = 8080
 # The first process of a container gets no signal that it has not asked for.
 ENDS = "import signal; signal.signal(signal.SIGTERM, lambda *_: exit())\n"
 WAIT_FOREVER = f"{ENDS}while True: signal.pause()"
-SERVE_MODELS = f"{ENDS}import http.server as h; h.test(h.SimpleHTTPRequestHandler, h.ThreadingHTTPServer, port={MODEL_PORT})"
+SERVE_MODELS = f"""{ENDS}
+import http.server as h
+h.ThreadingHTTPServer.request_queue_size = 128  # of 5 by default: many clients at once would wait seconds for a second try
+h.test(h.SimpleHTTPRequestHandler, h.ThreadingHTTPServer, port={MODEL_PORT})
+"""
 ASK = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1], timeout=2).status)"
 CLAIM = "models"
 

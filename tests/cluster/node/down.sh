@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Stops the one-node cluster that up.sh started, and removes its mounts, links, rules and files. Safe to call at any time and twice.
-# All state is thrown away, so nothing is asked to end politely.
+# Usage: down.sh [OWNER_PID]; with OWNER_PID only the node of that process. All state is thrown away, so nothing is asked to end politely.
 set -uo pipefail
 source "$(dirname "$0")/common.sh"
 mkdir -p "$CACHE"; exec 8>"$CACHE/.down.lock"; flock 8   # the owner's end and a trap may both call this
 [ -e $POINTER ] || exit 0
 STATE=$(<$POINTER)
+OWNER=${1:-}
+[ -z "$OWNER" ] || [ "$OWNER" = "$(cat "$STATE/pid/owner" 2>/dev/null)" ] || exit 0
 case "$STATE" in /?*) ;; *) die "$POINTER does not name a folder" ;; esac
 
 started() { local pid; pid=$(cat "$STATE/pid/$1" 2>/dev/null) && [ "$pid" != $$ ] && kill -0 "$pid" 2>/dev/null && echo "$pid"; }

@@ -209,6 +209,7 @@ C
 refuse_if_taken
 mkdir -p "$STATE"/{pki,log,pid,cni}
 cd "$STATE"
+[ -z "$OWNER" ] || echo "$OWNER" >pid/owner
 echo "$STATE" >$POINTER
 trap '"$HERE/down.sh"' EXIT   # until the node is Ready, whatever goes wrong takes down what was started
 trap 'exit 1' HUP INT TERM
@@ -220,7 +221,6 @@ identities
 control_plane
 node
 if [ -n "$OWNER" ]; then
-  echo "$OWNER" >pid/owner
   start watch bash -c 'tail --pid="$1" -f /dev/null; exec "$2/down.sh"' watch "$OWNER" "$HERE"
 fi
 trap - EXIT HUP INT TERM
