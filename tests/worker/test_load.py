@@ -32,9 +32,9 @@ def test_formula() -> None:
 
 @pytest.mark.parametrize(
     ("now_s", "arrived_per_s"),
-    [(100.0, 90), (100.5, 90), (101.0, 90), (102.0, 45), (110.0, 9), (114.99, 90 / 14.99), (115.0, 0), (500.0, 0)],
+    [(100.0, 18), (100.5, 18), (105.0, 18), (106.0, 15), (110.0, 9), (114.99, 90 / 14.99), (115.0, 0), (500.0, 0)],
 )
-def test_a_young_worker_divides_by_its_age_but_at_least_a_second(now_s: float, arrived_per_s: float) -> None:
+def test_a_young_worker_divides_by_its_age_but_at_least_five_seconds(now_s: float, arrived_per_s: float) -> None:
     meter = LoadMeter(100.0)
     meter.arrived(100.0, 90)
     load = state(meter, now_s, queue=30)
@@ -54,9 +54,9 @@ def test_capacity_is_that_of_the_ceiling() -> None:
 def test_without_a_fit_there_is_no_capacity_and_no_ratio() -> None:
     meter = LoadMeter(0.0)
     meter.arrived(1.0, 100)
-    load = state(meter, 2.0, fit=None)
+    load = state(meter, 10.0, fit=None)
     assert (load.capacity_per_s, load.ratio) == (0, 0)
-    assert load.arrived_per_s == 50
+    assert load.arrived_per_s == 10
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_without_a_fit_there_is_no_capacity_and_no_ratio() -> None:
         ([(0.0, 10.0)], 20.0, 1 / 3),  # half of it is too long ago
         ([(0.0, 5.0)], 20.0, 0.0),
         ([(5.0, 20.0)], 20.0, 1.0),
-        ([(0.0, 0.5)], 0.5, 0.5),
-        ([(1.0, 2.0), (3.0, 4.0)], 4.0, 0.5),
+        ([(0.0, 0.5)], 0.5, 0.1),
+        ([(1.0, 2.0), (3.0, 4.0)], 8.0, 0.25),
     ],
 )
 def test_busy_share(runs: list[tuple[float, float]], now_s: float, busy: float) -> None:
@@ -100,7 +100,7 @@ def test_counts_are_those_of_the_window(events: list[tuple[float, int, bool]], w
         history.append((now_s, images))
     now_s += wait_s
     load = state(meter, now_s)
-    elapsed_s = min(15.0, max(1.0, now_s))
+    elapsed_s = min(15.0, max(5.0, now_s))
     counted = (load.arrived_per_s + load.refused_per_s) * elapsed_s
     assert counted <= sum(images for at_s, images in history if at_s > now_s - 15) + 1e-6
     assert counted >= sum(images for at_s, images in history if at_s > now_s - 15 + 0.01) - 1e-6

@@ -5,8 +5,8 @@ from typing import Final
 
 from yolastic_contract.state import Fit, LoadState
 
-MIN_ELAPSED_S: Final = 1.0
-"""A younger worker is measured as if it were this old: its first image is not a flood."""
+MIN_ELAPSED_S: Final = 5.0
+"""A younger worker is measured as if it were this old: what waited for it to start is not a flood."""
 _GRAIN_S: Final = 0.01
 """Events this close count as one: bounds the memory whatever the rate."""
 
