@@ -8,8 +8,6 @@ from cluster_kit.prometheus import Prometheus
 from cluster_kit.services import ModelServer, pod
 from cluster_kit.traffic import PYTHON, Client
 
-WORKER = "/opt/yolastic/venv/bin/yolastic-worker"
-OPERATOR = "/opt/yolastic/venv/bin/yolastic-operator"
 ENDED_LIMIT_S = 60
 
 LOOK = """
@@ -21,9 +19,9 @@ print(json.dumps({"modules": modules, "tools": sorted(tools & files), "user": os
 """
 
 
-def run_to_end(cluster: Cluster, namespace: str, name: str, image: str, command: list[str]) -> str:
-    """What the command says in a pod that runs it once."""
-    manifest = pod(namespace, name, image, command)
+def run_to_end(cluster: Cluster, namespace: str, name: str, image: str, command: list[str], **container: object) -> str:
+    """What the command says in a pod that runs it once; without one, the image's own."""
+    manifest = pod(namespace, name, image, command, **container)
     manifest["spec"]["restartPolicy"] = "Never"
     cluster.apply(manifest)
 
@@ -83,8 +81,11 @@ def test_an_image_holds_what_it_needs_and_no_more(cluster: Cluster, namespace: s
     assert json.loads(look) == {"modules": WANTED[which], "tools": [], "user": 65532}
 
 
-def test_the_workers_command_answers_for_help(cluster: Cluster, namespace: str, worker_image: str) -> None:
-    assert "serve" in run_to_end(cluster, namespace, "help", worker_image, [WORKER, "--help"])
+@pytest.mark.parametrize("which", ["operator", "worker"])
+def test_an_image_starts_its_command_by_itself(cluster: Cluster, namespace: str, images: tuple[str, str], which: str) -> None:
+    image = images[("operator", "worker").index(which)]
+    said = run_to_end(cluster, namespace, f"help-{which}", image, [], args=["--help"])
+    assert said.startswith(f"usage: yolastic-{which} ")
 
 
 def test_names_resolve_and_services_are_reached(client: Client, model_server: ModelServer) -> None:
