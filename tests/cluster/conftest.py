@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from cluster_kit import node, services
+from cluster_kit import node, services, yolastic
 from cluster_kit.cluster import Cluster
 from cluster_kit.prometheus import Prometheus, run_prometheus
 from cluster_kit.traffic import Client
@@ -108,3 +108,18 @@ def prometheus(cluster: Cluster) -> Iterator[Prometheus]:
         pytest.skip("a Prometheus of our own needs the host to reach the pods, which a named cluster does not promise")
     with run_prometheus(cluster) as found:
         yield found
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Cluster, images: tuple[str, str], request: pytest.FixtureRequest) -> str:
+    """The chart, installed with helm; what helm said. It reads a real Prometheus where there is one."""
+    url = request.getfixturevalue("prometheus").url if cluster.state is not None else None
+    return yolastic.install(cluster, *images, url)
+
+
+@pytest.fixture
+def models(model_server: services.ModelServer, release: str) -> services.ModelServer:
+    """A model server that has the example detector and another model, in a cluster with the operator."""
+    model_server.put("shapes.onnx", yolastic.SHAPES)
+    model_server.put("other.onnx", yolastic.OTHER)
+    return model_server
