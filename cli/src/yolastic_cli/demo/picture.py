@@ -41,7 +41,7 @@ def draw(run: Run, title: str, path: Path) -> None:
             axes.set_ylim(bottom=0)
             axes.margins(x=0)
             axes.grid(axis="y", color=_GREY, alpha=0.25, lw=0.6)
-            axes.legend(loc="upper left", frameon=False, ncols=2, fontsize=9)
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 0.98), borderaxespad=0, frameon=False, ncols=2, fontsize=9)
         workers.yaxis.get_major_locator().set_params(integer=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
