@@ -57,13 +57,13 @@ base_image() {
   if image_tool inspect --type image "$BASE_IMAGE" >/dev/null 2>&1; then say "Python base image: there"; return; fi
   say "Python base image: Debian $BASE_SUITE by debootstrap (about 90 seconds, once)"
   local work container; work=$(mktemp -d "$CACHE/making.XXXXXX")
-  debootstrap --variant=minbase --include="$BASE_PACKAGES" "$BASE_SUITE" "$work/root" >"$CACHE/debootstrap.log" 2>&1 ||
+  debootstrap --variant=minbase --include="$BASE_PACKAGES" "$BASE_SUITE" "$work/system" >"$CACHE/debootstrap.log" 2>&1 ||
     { tail -n 5 "$CACHE/debootstrap.log" >&2; die "debootstrap failed, see $CACHE/debootstrap.log"; }
   # What this host trusts, the image trusts: package indexes are reached the same way from both.
-  cp "$CA_BUNDLE" "$work/root/etc/ssl/certs/ca-certificates.crt"
-  rm -rf "$work"/root/var/cache/apt/archives/*.deb "$work"/root/var/lib/apt/lists/* "$work"/root/usr/share/{doc,man,locale}
+  cp "$CA_BUNDLE" "$work/system/etc/ssl/certs/ca-certificates.crt"
+  rm -rf "$work"/system/var/cache/apt/archives/*.deb "$work"/system/var/lib/apt/lists/* "$work"/system/usr/share/{doc,man,locale}
   container=$(image_tool from scratch)
-  image_tool add -q "$container" "$work/root" / >/dev/null
+  image_tool add -q "$container" "$work/system" / >/dev/null
   image_tool config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --env LANG=C.UTF-8 "$container"
   image_tool commit -q --rm "$container" "$BASE_IMAGE" >/dev/null
   rm -rf "$work"
