@@ -135,7 +135,12 @@ class Workers:
         self._token.write_text(TOKEN + "\n")
 
     def start(
-        self, *flags: str | Path, shared: socket.socket | None = None, wait: bool = True, with_token: bool = True
+        self,
+        *flags: str | Path,
+        shared: socket.socket | None = None,
+        wait: bool = True,
+        with_token: bool = True,
+        program: tuple[str, ...] = ("-m", "yolastic_worker"),
     ) -> WorkerProcess:
         """A worker with these flags; `shared`: the listening socket of the data port, for several workers."""
         number = len(self._started)
@@ -144,7 +149,7 @@ class Workers:
         inherited = [control.fileno(), *([shared.fileno()] if shared else [])]
         place = ["--fd", str(shared.fileno())] if shared else ["--host", "127.0.0.1", "--port", "0"]
         command = [
-            sys.executable, "-m", "yolastic_worker", "serve", *place, "--control-fd", str(control.fileno()),
+            sys.executable, *program, "serve", *place, "--control-fd", str(control.fileno()),
             "--propagation-delay-s", "0.3", "--termination-log", str(termination),
             *(["--control-token-file", str(self._token)] if with_token else []), *map(str, flags),
         ]  # fmt: skip

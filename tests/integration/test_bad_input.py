@@ -66,7 +66,7 @@ def _prober(worker: Any, jpeg: bytes, prober: Callable[..., Any]) -> Iterator[No
         ),
     ],
 )  # fmt: skip
-def test_status_of_bad_input(  # noqa: PLR0917
+def test_status_of_bad_input(
     worker: Any, jpeg: bytes, body: bytes | None, content_type: str, query: str, status: int, code: str | None
 ) -> None:
     start_s = time.monotonic()

@@ -180,3 +180,21 @@ def test_a_keep_alive_connection_carries_many_requests(start_worker: Start, jpeg
         assert answer.status == 200
         assert answer.getheader("connection") is None
     connection.close()
+
+
+def test_a_crowd_from_one_source_does_not_starve_another(start_worker: Start, jpeg: bytes, until: Callable[..., None]) -> None:
+    worker = start_worker(*_simulate(80, 0), "--max-batch", "1")
+    order: list[str] = []
+
+    def one(source: str) -> None:
+        assert worker.predict(jpeg, x_source=source).status == 200
+        order.append(source)
+
+    crowd = [threading.Thread(target=one, args=("camera-1",)) for _ in range(8)]
+    for thread in crowd:
+        thread.start()
+    until(lambda: worker.metric("yolastic_queue_images") >= 5)
+    one("camera-2")
+    for thread in crowd:
+        thread.join(30)
+    assert order.index("camera-2") <= 5, order

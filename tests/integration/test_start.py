@@ -171,7 +171,7 @@ def test_fetch_tries_again_what_may_pass(models: str, tmp_path: Path) -> None:
         ("http://127.0.0.1:1/x", DIGEST, ("--timeout-s", "1"), "DownloadFailed", "refused"),
     ],
 )
-def test_fetch_failures(  # noqa: PLR0917
+def test_fetch_failures(
     models: str, tmp_path: Path, path: str, digest: str, flags: tuple[str, ...], reason: str, words: str
 ) -> None:
     output, log = tmp_path / "model.onnx", tmp_path / "termination"

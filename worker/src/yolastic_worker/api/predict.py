@@ -21,6 +21,7 @@ _BODY_TIMEOUT_S: Final = 30.0
 _HELD_LIMIT_BYTES: Final = 256 * 2**20
 """Encoded images a worker holds at once, over all requests: so many slow clients cannot fill its memory."""
 _FAILED_RETRY_S: Final = 1
+_SOURCE_LENGTH: Final = 128
 _NO_GEOMETRY: Final = Geometry(0, 0, 1.0, 0, 0)
 """Until an image is decoded."""
 
@@ -40,8 +41,8 @@ class PredictSettings:
 class Pending:
     """One request's images on their way. Lives on the event loop; decode threads only add images."""
 
-    def __init__(self, count: int, parameters: Parameters, received_s: float, deadline_s: float) -> None:
-        self.parameters = parameters
+    def __init__(self, count: int, parameters: Parameters, *, source: str, received_s: float, deadline_s: float) -> None:
+        self.parameters, self.source = parameters, source
         self.received_s, self.deadline_s = received_s, deadline_s
         """Monotonic."""
         self.images: list[Image | None] = [None] * count
@@ -101,7 +102,9 @@ class Predict:
     async def _predict(self, request: Request, hold: Callable[[int], None]) -> Reply:
         patience = patience_s(request.headers, self._settings.patience_s)
         bodies, parameters = await self._read(request, hold)
-        pending = Pending(len(bodies), parameters, time.monotonic(), request.arrived_s + patience)
+        source = request.headers.get(b"x-source", b"")[:_SOURCE_LENGTH].decode("latin-1")
+        deadline_s = request.arrived_s + patience
+        pending = Pending(len(bodies), parameters, source=source, received_s=time.monotonic(), deadline_s=deadline_s)
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
         accepted = self._admit(bodies, pending.deadline_s)
         for index, body in enumerate(bodies):
@@ -111,10 +114,19 @@ class Predict:
         watch(pending.cancel)
         try:
             await pending.done
+        except Refusal:  # expired: an answer that would have come later than this
+            self._learn(pending, accepted)
+            raise
         finally:
             watch(None)
             timer.cancel()
-        return self._reply(request, pending, accepted)
+        self._learn(pending, accepted)
+        return self._reply(request, pending)
+
+    def _learn(self, pending: Pending, accepted: Accepted) -> None:
+        """How late the answer came against what admission had predicted."""
+        if accepted.predicted_s is not None:
+            self._pipeline.observe_late(accepted.predicted_s, time.monotonic() - pending.received_s)
 
     async def _read(self, request: Request, hold: Callable[[int], None]) -> tuple[list[bytes], Parameters]:
         """The images' bytes and what is asked of them."""
@@ -152,7 +164,7 @@ class Predict:
         slots = self._pipeline.slots
         image = Image(
             key=self._key, pixels=slots.take(), geometry=_NO_GEOMETRY, thresholds=pending.parameters.thresholds,
-            arrived_s=pending.received_s, deadline_s=pending.deadline_s, finish=pending.finish,
+            arrived_s=pending.received_s, deadline_s=pending.deadline_s, finish=pending.finish, source=pending.source,
         )  # fmt: skip
         pending.images[index] = image
         try:
@@ -171,14 +183,12 @@ class Predict:
             slots.give(image.pixels)
             self._pipeline.abandon(image)
 
-    def _reply(self, request: Request, pending: Pending, accepted: Accepted) -> Reply:
+    def _reply(self, request: Request, pending: Pending) -> Reply:
         now_s, received_s = time.monotonic(), pending.received_s
         images = [image for image in pending.images if image is not None]
         for index, image in enumerate(images):
             if image.outcome is not Outcome.OK or image.boxes is None:
                 raise _refusal_of(image.error, index, len(images), image.outcome)
-        if accepted.predicted_s is not None:
-            self._pipeline.observe_late(accepted.predicted_s, now_s - received_s)
         stages = self._metrics.stages
         rendered = []
         for image in images:
