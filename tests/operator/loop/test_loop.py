@@ -223,6 +223,38 @@ def test_replicas_are_obeyed_both_ways(world: Any) -> None:
     assert it.condition("Ready")["reason"] == "ScaledToZero"
 
 
+def test_a_cluster_that_is_slow_to_remove_loses_nobody_else(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    it.change(replicas=2)
+    with monkeypatch.context() as slow:
+        it.run_until(lambda: bool(it.cluster.told("drain")))
+        slow.setattr(it.cluster, "_settle", lambda victims: None)
+        it.run(9)
+    it.run(60)
+    assert it.cluster.told("scale") == [(2, tuple(it.cluster.told("drain")[:1]))]
+    assert it.ready == 2
+
+
+def test_a_size_taken_back_before_it_was_made_costs_no_worker(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.cluster.calls.clear()
+    with monkeypatch.context() as slow:
+        slow.setattr(it.cluster, "_settle", lambda victims: None)
+        it.change(replicas=6)
+        asyncio.run(it.turn())
+        it.change(replicas=2)
+        asyncio.run(it.turn())
+    it.run(60)
+    assert it.cluster.told("scale") == [(6, ()), (2, ())]
+    assert it.cluster.told("drain") == []
+    assert [event.message[:17] for event in it.cluster.events if event.reason == "Rescaled"] == [
+        "from 2 to 6 worke",
+        "from 6 to 2 worke",
+    ]
+
+
 def test_workers_without_a_place_limit_the_wish(world: Any) -> None:
     it = world(autoscaling=ELASTIC)
     it.cluster.places = 2

@@ -90,6 +90,10 @@ STEPS: dict[str, tuple[Observation, int, tuple[str, ...], dict[str, float], Step
     "load is back: let go first": (seen(2, SERVING, DRAINING), 2, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "much load is back: let go first": (seen(2, SERVING, DRAINING), 5, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "who has gone is forgotten": (seen(1, SERVING), 1, (), {"w9": 50.0}, NOTHING),
+    "who was never made is given up first": (seen(4, SERVING, BUSY), 2, ("w1", "w2"), {}, ((), 2, (), ())),
+    "more than was never made": (seen(4, SERVING, BUSY), 1, ("w2",), {}, (("w2",), 2, (), ("w2",))),
+    "nobody was made": (seen(2), 0, (), {}, ((), 0, (), ())),
+    "load is back, and one was never made": (seen(3, SERVING, DRAINING), 3, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "victims nobody knows are none": (seen(2, SERVING, BUSY), 1, ("w9",), {}, NOTHING),
 }
 
@@ -101,6 +105,21 @@ def test_steps_of_shrinking(
     step = shrink.plan(observation, desired=desired, victims=victims, leaving=leaving, seen={}, now_s=100.0, timeout_s=30.0)
     assert (step.drain, step.order, step.victims, step.waiting) == expected
     assert "w9" not in step.leaving
+
+
+def test_who_was_ordered_away_is_not_taken_off_the_size_again() -> None:
+    for desired in (1, 2):
+        step = shrink.plan(
+            seen(2, EMPTY, replace(BUSY), view("w3", Fresh(state()))),
+            desired=desired,
+            victims=("w1",),
+            leaving={},
+            seen={"w1": 0.0},
+            dismissed={"w1"},
+            now_s=100.0,
+            timeout_s=30.0,
+        )
+        assert (step.drain, step.order) == ((), None)
 
 
 def test_an_unbidden_drain_is_taken_over_after_a_while() -> None:

@@ -38,5 +38,7 @@ def test_the_worst_go_first(workers, order):
 def test_as_many_as_the_ordered_size_is_too_large():
     assert choose(seen(CALM, BUSY, replicas=None), 0) == ()
     assert choose(seen(CALM, BUSY, replicas=2), 5) == ()
+    assert choose(seen(CALM, BUSY, replicas=6), 2) == ()
+    assert choose(seen(CALM, BUSY, replicas=6), 1) == ("calm",)
     assert choose(seen(CALM, BUSY, view("surge", phase="Starting"), replicas=2), 1) == ("surge",)
     assert choose(seen(CALM, BUSY, view("gone", phase="Terminating"), replicas=2), 1) == ("calm",)

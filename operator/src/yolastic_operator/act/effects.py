@@ -34,6 +34,7 @@ class Effects:
         self._timeout_s = timeout_s
         self._leaving: Mapping[str, float] = {}
         self._unbidden: Mapping[str, float] = {}
+        self._dismissed: Mapping[str, float] = {}
         self._ready: frozenset[str] | None = None
 
     async def grant(self, observation: Observation, revision: str, decision: CeilingDecision | None) -> bool:
@@ -49,12 +50,14 @@ class Effects:
     async def resize(self, observation: Observation, decision: Decision, now_s: float, drain_timeout_s: float) -> Resized:
         """Take the next step towards the wanted size."""
         self._unbidden = shrink.unbidden(observation, self._leaving, self._unbidden, now_s)
+        self._dismissed = {name: at_s for name, at_s in self._dismissed.items() if now_s - at_s < shrink.DISMISSED_FOR_S}
         step = shrink.plan(
             observation,
             desired=decision.replicas.desired,
             victims=decision.victims,
             leaving=self._leaving,
             seen=self._unbidden,
+            dismissed=self._dismissed,
             now_s=now_s,
             timeout_s=drain_timeout_s,
         )
@@ -73,7 +76,11 @@ class Effects:
             self._complaints.add("scale", error)
             return Resized(begun, waiting=bool(step.waiting), failure=str(error))
         self._complaints.clear("scale")
-        return Resized(begun or step.order > ordered, ordered=True, waiting=bool(step.waiting))
+        # They are not in the ordered size any more: until the cluster removes them they must not be taken off it once more.
+        self._dismissed = {**self._dismissed, **dict.fromkeys(step.victims, now_s)}
+        self._leaving = {name: since_s for name, since_s in step.leaving.items() if name not in step.victims}
+        # An order without victims grows, or gives up workers that were never made.
+        return Resized(begun or not step.victims, ordered=True, waiting=bool(step.waiting))
 
     async def rebalance(self, observation: Observation) -> None:
         """When workers became ready, let the others go of their keep-alive connections, so that the new get their share."""

@@ -1,10 +1,11 @@
 """Two-phase scale-down: which workers to drain, for which to wait, and when to order another size. Pure.
 
 A size is ordered smaller only with the workers that have left: chosen, drained, empty (or out of time). A worker that drains
-never serves again, so it is no supply; when load comes back meanwhile, it is let go first and replaced after.
+never serves again, so it is no supply; when load comes back meanwhile, it is let go first and replaced after. Workers that
+were ordered and never made (a quota, a size taken back at once) are given up before any that is there.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,8 @@ from yolastic_operator.model import Fresh, Observation, WorkerView
 
 ADOPT_AFTER_S: Final = 10.0
 """A worker that says it drains though nobody here asked it: after this long it is taken for one of ours from before a restart."""
+DISMISSED_FOR_S: Final = 10.0
+"""A worker that was ordered away counts as gone for this long, though the cluster has not begun to remove it yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,7 @@ def plan(
     victims: Sequence[str],
     leaving: Mapping[str, float],
     seen: Mapping[str, float],
+    dismissed: Collection[str] = (),
     now_s: float,
     timeout_s: float,
 ) -> SizeStep:
@@ -48,26 +52,27 @@ def plan(
         victims: who should go, in that order, as the decision chose.
         leaving: `SizeStep.leaving` of the turn before.
         seen: unbidden drains by name, with the time they were first seen (`unbidden`).
+        dismissed: workers that the ordered size has been lowered by already, whether or not the cluster has acted on it.
         now_s: the time, seconds, on the clock of `leaving` and `seen`.
         timeout_s: the longest a drain may take.
     """
     ordered = observation.fleet.replicas
     if ordered is None:
         return SizeStep()
-    views = {view.worker.name: view for view in observation.workers if view.worker.phase != "Terminating"}
+    staying = (view for view in observation.workers if view.worker.phase != "Terminating")
+    views = {view.worker.name: view for view in staying if view.worker.name not in dismissed}
+    unmade = max(ordered - len(views), 0)
     adopted = {name: since_s for name, since_s in seen.items() if now_s - since_s >= ADOPT_AFTER_S}
     going = {name: since_s for name, since_s in (adopted | dict(leaving)).items() if name in views}
     supply = max(ordered - len(going), 0)
 
     if desired > supply and going:
-        return SizeStep(order=supply, victims=tuple(going), leaving=going)
+        return SizeStep(order=max(supply - unmade, 0), victims=tuple(going), leaving=going)
     if desired > ordered:
         return SizeStep(order=desired)
-    if desired < supply:
-        chosen = [name for name in victims if name in views and name not in going][: supply - desired]
-        going |= dict.fromkeys(chosen, now_s)
-    else:
-        chosen = []
+    given_up = min(unmade, max(supply - desired, 0))
+    chosen = [name for name in victims if name in views and name not in going][: max(supply - desired - given_up, 0)]
+    going |= dict.fromkeys(chosen, now_s)
     gone = tuple(
         name
         for name, since_s in going.items()
@@ -75,7 +80,7 @@ def plan(
     )
     return SizeStep(
         drain=tuple(name for name in going if name not in gone and not _drains(views[name])),
-        order=ordered - len(gone) if gone else None,
+        order=ordered - len(gone) - given_up if gone or given_up else None,
         victims=gone,
         leaving=going,
         waiting=tuple(name for name in going if name not in gone),

@@ -5,8 +5,9 @@ from yolastic_operator.policy.workers import is_draining, is_serving
 
 
 def choose(observation: Observation, desired: int) -> tuple[str, ...]:
-    """Names of the workers to lose, as many as the ordered size is above `desired`, in the order they should go.
+    """Names of the workers to lose, in the order they should go: as many as there are too many.
 
+    Of the workers that the ordered size is above `desired`, those that were never made go without being named.
     Those that drain already come first, they never serve again; then the worst: failed, without a place, not serving, of an
     older revision, silent, least in flight, newest.
     """
@@ -15,7 +16,7 @@ def choose(observation: Observation, desired: int) -> tuple[str, ...]:
         return ()
     candidates = [view for view in observation.workers if view.worker.phase != "Terminating"]
     candidates.sort(key=lambda view: _rank(view, observation.fleet.revision))
-    return tuple(view.worker.name for view in candidates[: max(ordered - desired, 0)])
+    return tuple(view.worker.name for view in candidates[: max(min(ordered, len(candidates)) - desired, 0)])
 
 
 def _rank(view: WorkerView, revision: str | None) -> tuple[bool, bool, bool, bool, bool, int, float, str]:
