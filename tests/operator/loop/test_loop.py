@@ -95,6 +95,18 @@ def test_noise_is_written_seldom(world: Any) -> None:
     assert len(it.cluster.statuses) - written <= 1200 / it.settings.status_every_s + 3
 
 
+def test_the_noise_of_learned_times_is_not_written(world: Any) -> None:
+    it = world(replicas=1, batching={"maxSize": 8}, objective={"latencyMilliseconds": 150})
+    it.run(900)
+    written = len(it.cluster.statuses)
+    for step in range(120):
+        wobble = 1 + 0.03 * (step % 3 - 1)
+        it.cluster.speed = it.cluster.speed.model_copy(update={"fixed": 0.020 * wobble, "per_image": 0.001 / wobble})
+        it.run(5)
+    assert len(it.cluster.statuses) == written
+    assert it.status["batch"]["bounds"] == {"spec": 8, "memory": 51, "latency": 55, "efficiency": 380}
+
+
 def test_a_restart_changes_nothing(world: Any) -> None:
     it = world(autoscaling=ELASTIC)
     it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S

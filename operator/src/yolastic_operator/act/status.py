@@ -31,6 +31,9 @@ from yolastic_operator.policy.conditions import TYPES
 KEPT_DECISIONS: Final = 5
 NOISE: Final = 0.05
 """A measured number that moved by less than this share is left as it was: an idle turn then writes nothing."""
+BOUND_NOISE: Final = 0.1
+"""The same for a bound of the ceiling, a quotient of two measured numbers, and never less than `BOUND_NOISE_IMAGES`."""
+BOUND_NOISE_IMAGES: Final = 2
 LOAD_NOISE: Final = 0.05
 """The same for the load ratio, absolute."""
 
@@ -99,7 +102,7 @@ def fold(previous: InferenceStatus, facts: Facts) -> InferenceStatus:
         update["desired_replicas"] = facts.decision.replicas.desired
         update["autoscaling"] = _autoscaling(previous.autoscaling, facts, facts.decision)
         if facts.decision.ceiling is not None:
-            update["batch"] = _batch(facts.observation, facts.revision, facts.decision.ceiling)
+            update["batch"] = _batch(previous.batch, facts.observation, facts.revision, facts.decision.ceiling)
             update["memory"] = _memory(previous.memory, facts.observation, facts.revision, facts.decision.ceiling)
             update["latency"] = _latency(previous.latency, facts.decision.ceiling)
     return previous.model_copy(update=update)
@@ -167,15 +170,33 @@ def _model(observation: Observation, spec: InferenceSpec, revision: str) -> Mode
     return ModelStatus(sha256=loaded[0].sha256, task=loaded[0].task, loaded_replicas=len(loaded))
 
 
-def _batch(observation: Observation, revision: str, decision: CeilingDecision) -> BatchStatus:
-    bounds = decision.bounds
+def _batch(previous: BatchStatus, observation: Observation, revision: str, decision: CeilingDecision) -> BatchStatus:
+    now = decision.bounds
+    bounds, limited_by = (
+        BatchBounds(spec=now.spec, memory=now.memory, latency=now.latency, efficiency=now.efficiency),
+        decision.limited_by,
+    )
+    # Only as long as the ceiling is the same: then the numbers it was first made of still tell why.
+    if previous.ceiling == decision.tiers.ceiling and previous.limited_by is not None and _same_bounds(previous.bounds, bounds):
+        bounds, limited_by = previous.bounds, previous.limited_by
     return BatchStatus(
         base=decision.tiers.base,
         ceiling=decision.tiers.ceiling,
-        bounds=BatchBounds(spec=bounds.spec, memory=bounds.memory, latency=bounds.latency, efficiency=bounds.efficiency),
-        limited_by=decision.limited_by,
+        bounds=bounds,
+        limited_by=limited_by,
         applied_replicas=applied_replicas(observation, revision, decision),
     )
+
+
+def _same_bounds(previous: BatchBounds, now: BatchBounds) -> bool:
+    measured = ((previous.memory, now.memory), (previous.latency, now.latency), (previous.efficiency, now.efficiency))
+    return previous.spec == now.spec and all(_is_same_bound(before, after) for before, after in measured)
+
+
+def _is_same_bound(before: int | None, after: int | None) -> bool:
+    if before is None or after is None:
+        return before is after
+    return (before == 0) == (after == 0) and abs(after - before) <= max(BOUND_NOISE * before, BOUND_NOISE_IMAGES)
 
 
 def _memory(previous: MemoryStatus, observation: Observation, revision: str, decision: CeilingDecision) -> MemoryStatus:
