@@ -84,8 +84,6 @@ class Loop:
             prometheus=prometheus,
         )
         self._policy = PolicyState()
-        self._now_s = 0.0
-        """Unix time of the turn."""
         self._status: InferenceStatus | None = None
         """As folded last; None before the first turn."""
         self._written = InferenceStatus()
@@ -104,9 +102,7 @@ class Loop:
         """
         started_s = self._monotonic()
         previous = self._seeded(status)
-        # Decisions remember when they were made: a clock that is set back must not make them wait for it.
-        self._now_s = max(self._now_s, self._wall())
-        facts = folding.Facts(self._ref, spec, generation, self._now_s)
+        facts = folding.Facts(self._ref, spec, generation, self._wall())
         try:
             return await self._turn(previous, facts)
         except RefusedError as error:
@@ -149,7 +145,8 @@ class Loop:
                 trouble.append(ConditionUpdate("Ready", "False", "ApplyFailed", str(error)))
 
         observation = await self._observer.observe(fleet)
-        decision = decide(observation, facts.spec, runtime, self._policy, facts.now_s)
+        # Windows and rates are spans of time: a wall clock that is set would stretch or skip them.
+        decision = decide(observation, facts.spec, runtime, self._policy, self._monotonic())
         self._policy = decision.state
         facts = replace(facts, observation=observation, decision=decision, revision=work.revision, url=self._url)
         return await self._act(previous, facts, observation, decision, trouble)
@@ -190,7 +187,7 @@ class Loop:
         resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
         await self._effects.rebalance(observation)
         size = observation.fleet.replicas or 0
-        changes = self._ceiling_change(size, decision.ceiling)
+        changes = self._ceiling_change(facts.now_s, size, decision.ceiling)
         if resized.begun:
             changes.append(
                 _change(facts.now_s, size, decision.replicas.desired, decision.replicas.reason, decision.replicas.message)
@@ -203,10 +200,10 @@ class Loop:
         busy = unconfirmed or resized.waiting
         return min(self._settings.busy_turn_s, self._settings.turn_s) if busy else self._settings.turn_s
 
-    def _ceiling_change(self, size: int, decision: CeilingDecision | None) -> list[DecisionStatus]:
+    def _ceiling_change(self, now_s: float, size: int, decision: CeilingDecision | None) -> list[DecisionStatus]:
         if decision is None or decision.tiers.ceiling == self._told_ceiling:
             return []
-        change = _change(self._now_s, size, size, f"LimitedBy{decision.limited_by}", decision.message)
+        change = _change(now_s, size, size, f"LimitedBy{decision.limited_by}", decision.message)
         change = change.model_copy(update={"batch_from": self._told_ceiling, "batch_to": decision.tiers.ceiling})
         self._told_ceiling = decision.tiers.ceiling
         return [change]

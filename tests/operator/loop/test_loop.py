@@ -395,6 +395,21 @@ def test_a_clock_that_is_set_back_does_not_stop_decisions(world: Any) -> None:
     offset_s[0] = 86_400.0
     it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
     it.run_until(lambda: it.ready == 3, limit_s=60)
+    it.cluster.demand_per_s = 0.1 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 1, limit_s=90)
+
+
+@pytest.mark.parametrize("set_forward_s", [3600.0, -3600.0])
+def test_a_clock_that_is_set_skips_no_window(world: Any, set_forward_s: float) -> None:
+    it = world(autoscaling=ELASTIC | {"behavior": {"scaleDown": {"stabilizationWindowSeconds": 300}}})
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run_until(lambda: it.ready == 3)
+    it.cluster.demand_per_s = 0.1 * CAPACITY_PER_S
+    it.run(30)
+    it.loop._wall = lambda: it.now_s + set_forward_s
+    it.run(200)
+    assert it.cluster.told("drain") == []
+    it.run_until(lambda: it.ready == 1, limit_s=200)
 
 
 def test_a_fleet_that_somebody_deleted_comes_back_at_its_size(world: Any) -> None:

@@ -19,7 +19,7 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
         spec: the inference as the user wrote it.
         runtime: the runtime it names.
         state: `Decision.state` of the turn before; empty after a restart, which then changes nothing.
-        now_s: Unix time, seconds; never before that of the turn before.
+        now_s: seconds of a clock that is never set; any zero.
     """
     state = replace(state, demand=demand.remember(state.demand, demand.sample(observation, now_s), now_s))
     sized = decide_replicas(observation, spec, state, now_s)
