@@ -140,15 +140,15 @@ class Loop:
             fleet = await self._ensure(work, facts.generation, fleet, previous)
         except ClusterError as error:
             self._complaints.add("apply", error)
-            if not any(worker.ready for worker in fleet.workers):
-                # Where workers serve, they serve on: then the log is enough until the next apply.
+            if fleet.revision != work.revision or not any(worker.ready for worker in fleet.workers):
+                # Where this very revision serves, it serves on: then the log is enough until the next apply.
                 trouble.append(ConditionUpdate("Ready", "False", "ApplyFailed", str(error)))
 
         observation = await self._observer.observe(fleet)
         # Windows and rates are spans of time: a wall clock that is set would stretch or skip them.
         decision = decide(observation, facts.spec, runtime, self._policy, self._monotonic())
         self._policy = decision.state
-        facts = replace(facts, observation=observation, decision=decision, revision=work.revision, url=self._url)
+        facts = replace(facts, observation=observation, decision=decision, url=self._url)
         return await self._act(previous, facts, observation, decision, trouble)
 
     async def _runtime(self, spec: InferenceSpec) -> RuntimeSpec:
@@ -183,7 +183,7 @@ class Loop:
         decision: Decision,
         trouble: list[ConditionUpdate],
     ) -> float:
-        unconfirmed = await self._effects.grant(observation, facts.revision, decision.ceiling)
+        unconfirmed = await self._effects.grant(observation, decision.ceiling)
         resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
         await self._effects.rebalance(observation)
         size = observation.fleet.replicas or 0

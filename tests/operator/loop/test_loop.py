@@ -233,6 +233,8 @@ def test_replicas_are_obeyed_both_ways(world: Any) -> None:
     assert it.cluster.replicas == 0
     assert it.cluster.workers == {}
     assert it.condition("Ready")["reason"] == "ScaledToZero"
+    assert it.status["batch"]["appliedReplicas"] == it.status["model"]["loadedReplicas"] == 0
+    assert it.status["batch"]["ceiling"] == 32
 
 
 def test_a_cluster_that_is_slow_to_remove_loses_nobody_else(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,7 +291,7 @@ def test_an_unknown_runtime_is_a_condition_and_what_runs_goes_on(world: Any) -> 
         "type": "Ready", "status": "False", "reason": "RuntimeNotFound", "message": "there is no YoloRuntime tpu",
         "observedGeneration": 2, "lastTransitionTime": "",
     }  # fmt: skip
-    assert it.status["readyReplicas"] == 2
+    assert it.status["readyReplicas"] == it.status["model"]["loadedReplicas"] == 2
     assert len(it.cluster.workers) == 2
     assert [event.reason for event in it.cluster.events if event.type == "Warning"] == ["NotReady"]
     it.change(replicas=2)
@@ -346,6 +348,36 @@ def test_every_verb_may_fail_for_a_while(world: Any, verb: str) -> None:
     del it.cluster.faults[verb]
     it.run_until(lambda: it.cluster.replicas == 1 and it.ready == 1)
     assert it.condition("Ready")["status"] == "True"
+
+
+def test_a_change_that_cannot_be_applied_is_told_though_the_old_serves(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.cluster.faults["ensure"] = ClusterError("apply Deployment: 422 affinity: invalid")
+    it.run(300)
+    assert it.condition("Ready")["status"] == "True"  # what failed was only the repair of what is there
+    it.change(replicas=2, objective={"latencyMilliseconds": 200})
+    it.cluster.workers["worker-1"].ceiling = it.cluster.workers["worker-1"].ceiling.model_copy(update={"granted": False})
+    it.run(30)
+    assert it.condition("Ready")["reason"] == "ApplyFailed"
+    assert "422" in it.condition("Ready")["message"]
+    assert it.status["batch"]["appliedReplicas"] == it.status["model"]["loadedReplicas"] == 2
+    del it.cluster.faults["ensure"]
+    it.run(120)
+    assert it.condition("Ready")["status"] == "True"
+
+
+def test_a_moment_of_silence_is_not_written(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(60)
+    written = len(it.cluster.statuses)
+    it.cluster.workers["worker-1"].broken = "connection reset"
+    it.run(5)
+    it.cluster.workers["worker-1"].broken = None
+    it.run(5)
+    applied = {status["batch"]["appliedReplicas"] for status in it.cluster.statuses[written:]}
+    assert applied <= {2}
+    assert it.cluster.told("grant") == it.cluster.told("grant")[:2]
 
 
 def test_a_failed_order_is_told_and_repeated(world: Any) -> None:

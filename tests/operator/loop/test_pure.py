@@ -185,9 +185,9 @@ GRANTS: dict[str, tuple[WorkerView, list[tuple[int, int]]]] = {
 
 @pytest.mark.parametrize(("worker", "expected"), GRANTS.values(), ids=GRANTS)
 def test_who_is_granted_what(worker: WorkerView, expected: list[tuple[int, int]]) -> None:
-    grants = [(grant.base, grant.ceiling) for _, grant in ceilings.pending(seen(1, worker), "a", decision())]
+    grants = [(grant.base, grant.ceiling) for _, grant in ceilings.pending(seen(1, worker), decision())]
     assert grants == expected
-    for _, grant in ceilings.pending(seen(1, worker), "a", decision()):
+    for _, grant in ceilings.pending(seen(1, worker), decision()):
         assert grant.bounds == {"spec": 32, "latency": 48}
 
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Literal
 
 from yolastic_contract.state import CeilingGrant, WorkerState
-from yolastic_operator.model import CeilingDecision, Fresh, Observation, Worker
+from yolastic_operator.model import CeilingDecision, Fresh, Missing, Observation, Worker, WorkerView
+from yolastic_operator.policy.workers import current_revision
 
 _BOUNDS: tuple[Literal["spec", "memory", "latency", "efficiency"], ...] = ("spec", "memory", "latency", "efficiency")
 
@@ -14,29 +15,28 @@ def grant_for(decision: CeilingDecision, state: WorkerState) -> CeilingGrant:
     own_limit = max(state.buckets, default=state.max_batch)
     ceiling = max(min(decision.tiers.ceiling, own_limit), 1)
     bounds = {name: value for name in _BOUNDS if (value := getattr(decision.bounds, name)) is not None}
-    return CeilingGrant(base=min(decision.tiers.base, ceiling), ceiling=ceiling, bounds=bounds)
+    return CeilingGrant(
+        base=min(decision.tiers.base, ceiling), ceiling=ceiling, bounds=bounds, budget_bytes=decision.budget_bytes
+    )
 
 
-def pending(observation: Observation, revision: str, decision: CeilingDecision) -> Iterator[tuple[Worker, CeilingGrant]]:
-    """Ready workers of the revision whose own state shows other tiers, each with its grant."""
-    for worker, state in _granted(observation, revision):
+def pending(observation: Observation, decision: CeilingDecision) -> Iterator[tuple[Worker, CeilingGrant]]:
+    """Ready workers of the current revision whose own state shows other tiers, each with its grant."""
+    for view, state in _granted(observation):
         grant = grant_for(decision, state)
-        if not _works_with(state, grant):
-            yield worker, grant
+        if isinstance(view.state, Fresh) and not _works_with(state, grant):
+            yield view.worker, grant
 
 
-def applied_replicas(observation: Observation, revision: str, decision: CeilingDecision) -> int:
-    """Workers whose own state shows the tiers they were granted."""
-    return sum(_works_with(state, grant_for(decision, state)) for _, state in _granted(observation, revision))
+def applied_replicas(observation: Observation, decision: CeilingDecision) -> int:
+    """Workers whose own state shows the tiers they were granted; a moment of silence takes nothing back."""
+    return sum(_works_with(state, grant_for(decision, state)) for _, state in _granted(observation))
 
 
-def _granted(observation: Observation, revision: str) -> Iterator[tuple[Worker, WorkerState]]:
-    for view in observation.workers:
-        match view.state:
-            case Fresh(value=state) if view.worker.revision == revision and state.phase == "Ready":
-                yield view.worker, state
-            case _:
-                continue
+def _granted(observation: Observation) -> Iterator[tuple[WorkerView, WorkerState]]:
+    for view in current_revision(observation):
+        if not isinstance(view.state, Missing) and view.state.value.phase == "Ready":
+            yield view, view.state.value
 
 
 def _works_with(state: WorkerState, grant: CeilingGrant) -> bool:

@@ -37,11 +37,11 @@ class Effects:
         self._dismissed: Mapping[str, float] = {}
         self._ready: frozenset[str] | None = None
 
-    async def grant(self, observation: Observation, revision: str, decision: CeilingDecision | None) -> bool:
+    async def grant(self, observation: Observation, decision: CeilingDecision | None) -> bool:
         """Push the tiers to whoever does not work with them; True when somebody did not, so confirmation is due."""
         if decision is None:
             return False
-        grants = list(ceilings.pending(observation, revision, decision))
+        grants = list(ceilings.pending(observation, decision))
         await asyncio.gather(
             *(self._ask(worker, "ceiling", self._cluster.grant(self._ref, worker, grant)) for worker, grant in grants)
         )

@@ -25,8 +25,9 @@ from yolastic_contract.metrics import LOAD_RATIO
 from yolastic_contract.names import worker_labels
 from yolastic_contract.quantity import format_bytes, parse_bytes, parse_quantity
 from yolastic_operator.act.ceilings import applied_replicas
-from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Fresh, Observation, Ref
+from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Missing, Observation, Ref
 from yolastic_operator.policy.conditions import TYPES
+from yolastic_operator.policy.workers import current_revision
 
 KEPT_DECISIONS: Final = 5
 NOISE: Final = 0.05
@@ -50,7 +51,6 @@ class Facts:
     observation: Observation | None = None
     """None: the turn ended before it could look."""
     decision: Decision | None = None
-    revision: str = ""
     url: str | None = None
     conditions: Sequence[ConditionUpdate] = ()
     """Beside those of the decision, and instead of them where they name the same type."""
@@ -97,13 +97,16 @@ def fold(previous: InferenceStatus, facts: Facts) -> InferenceStatus:
         live = [worker for worker in facts.observation.fleet.workers if worker.phase != "Terminating"]
         update["replicas"] = len(live)
         update["ready_replicas"] = sum(worker.ready for worker in live)
-        update["model"] = _model(facts.observation, facts.spec, facts.revision)
+        update["model"] = _model(facts.observation, facts.spec)
     if facts.decision is not None and facts.observation is not None:
         update["desired_replicas"] = facts.decision.replicas.desired
         update["autoscaling"] = _autoscaling(previous.autoscaling, facts, facts.decision)
-        if facts.decision.ceiling is not None:
-            update["batch"] = _batch(previous.batch, facts.observation, facts.revision, facts.decision.ceiling)
-            update["memory"] = _memory(previous.memory, facts.observation, facts.revision, facts.decision.ceiling)
+        if facts.decision.ceiling is None:
+            # What was last granted and measured is kept for the next worker; nobody works with it now.
+            update["batch"] = previous.batch.model_copy(update={"applied_replicas": 0})
+        else:
+            update["batch"] = _batch(previous.batch, facts.observation, facts.decision.ceiling)
+            update["memory"] = _memory(previous.memory, facts.observation, facts.decision.ceiling)
             update["latency"] = _latency(previous.latency, facts.decision.ceiling)
     return previous.model_copy(update=update)
 
@@ -158,11 +161,11 @@ def _condition(before: Condition | None, update: ConditionUpdate, generation: in
     )
 
 
-def _model(observation: Observation, spec: InferenceSpec, revision: str) -> ModelStatus:
+def _model(observation: Observation, spec: InferenceSpec) -> ModelStatus:
     models = [
         view.state.value.model
-        for view in observation.workers
-        if isinstance(view.state, Fresh) and view.worker.ready and view.worker.revision == revision
+        for view in current_revision(observation)
+        if not isinstance(view.state, Missing) and view.worker.ready
     ]
     loaded = [model for model in models if model is not None and model.sha256 == spec.model.sha256]
     if not loaded:
@@ -170,12 +173,9 @@ def _model(observation: Observation, spec: InferenceSpec, revision: str) -> Mode
     return ModelStatus(sha256=loaded[0].sha256, task=loaded[0].task, loaded_replicas=len(loaded))
 
 
-def _batch(previous: BatchStatus, observation: Observation, revision: str, decision: CeilingDecision) -> BatchStatus:
-    now = decision.bounds
-    bounds, limited_by = (
-        BatchBounds(spec=now.spec, memory=now.memory, latency=now.latency, efficiency=now.efficiency),
-        decision.limited_by,
-    )
+def _batch(previous: BatchStatus, observation: Observation, decision: CeilingDecision) -> BatchStatus:
+    now, limited_by = decision.bounds, decision.limited_by
+    bounds = BatchBounds(spec=now.spec, memory=now.memory, latency=now.latency, efficiency=now.efficiency)
     # Only as long as the ceiling is the same: then the numbers it was first made of still tell why.
     if previous.ceiling == decision.tiers.ceiling and previous.limited_by is not None and _same_bounds(previous.bounds, bounds):
         bounds, limited_by = previous.bounds, previous.limited_by
@@ -184,7 +184,7 @@ def _batch(previous: BatchStatus, observation: Observation, revision: str, decis
         ceiling=decision.tiers.ceiling,
         bounds=bounds,
         limited_by=limited_by,
-        applied_replicas=applied_replicas(observation, revision, decision),
+        applied_replicas=applied_replicas(observation, decision),
     )
 
 
@@ -199,14 +199,14 @@ def _is_same_bound(before: int | None, after: int | None) -> bool:
     return (before == 0) == (after == 0) and abs(after - before) <= max(BOUND_NOISE * before, BOUND_NOISE_IMAGES)
 
 
-def _memory(previous: MemoryStatus, observation: Observation, revision: str, decision: CeilingDecision) -> MemoryStatus:
+def _memory(previous: MemoryStatus, observation: Observation, decision: CeilingDecision) -> MemoryStatus:
     peak_bytes = None
     if decision.fixed_bytes is not None and decision.per_image_bytes is not None:
         peak_bytes = decision.fixed_bytes + decision.per_image_bytes * decision.tiers.ceiling
     observed = [
         view.state.value.memory.observed_peak_bytes or 0
-        for view in observation.workers
-        if isinstance(view.state, Fresh) and view.worker.revision == revision
+        for view in current_revision(observation)
+        if not isinstance(view.state, Missing)
     ]
     return MemoryStatus(
         budget=_steady_bytes(previous.budget, decision.budget_bytes),
