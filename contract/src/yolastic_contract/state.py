@@ -57,6 +57,9 @@ class CeilingGrant(Message):
     bounds: dict[Bound, int] = {}
     """Why, for the worker's metrics: the bounds the ceiling is the smallest of."""
 
+    budget_bytes: Annotated[int, Field(ge=0)] | None = None
+    """Memory limit less headroom, for the worker's metrics."""
+
     @model_validator(mode="after")
     def _ordered(self) -> "CeilingGrant":
         if self.base > self.ceiling:

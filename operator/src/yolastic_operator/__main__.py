@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import kopf
@@ -76,6 +76,8 @@ async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
             await kopf.operator(
                 registry=registry,
                 settings=kopf_settings,
+                # Found out by kopf it needs a user's name, which a container with a numeric user does not have.
+                identity=cast(Any, own.instance),
                 clusterwide=not own.namespaces,
                 namespaces=own.namespaces,
                 liveness_endpoint=f"http://0.0.0.0:{own.health_port}/healthz",

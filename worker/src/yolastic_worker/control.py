@@ -119,7 +119,7 @@ class Control:
 
     async def metrics(self, request: Request) -> Reply:
         """Prometheus text."""
-        refresh_gauges(self._worker.metrics, self._worker.pipeline)
+        refresh_gauges(self._worker.metrics, self._worker.pipeline, self._worker.settings.max_batch)
         return Reply(self._worker.metrics.render(), content_type=CONTENT_TYPE_LATEST.encode())
 
     async def state(self, request: Request) -> Reply:

@@ -35,9 +35,11 @@ def worker_state(settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipel
             load=_NO_LOAD,
         )  # fmt: skip
     info, warmth = pipeline.engine.info, pipeline.warmth
+    ceiling, _, own_bound = pipeline.ceiling()
     return WorkerState(
         **common, backend=info.backend, device=info.device, device_id=info.device_id, simulated=info.simulated,
-        buckets=list(warmth.buckets),
+        # What ran out of memory since it was warm is no bucket any more: a grant above it could never be confirmed.
+        buckets=[bucket for bucket in warmth.buckets if bucket <= own_bound] or [own_bound],
         model=ModelState(
             sha256=info.sha256, task=info.task, names=list(info.names), input_width=info.width, input_height=info.height,
             precision=info.precision,
@@ -46,11 +48,11 @@ def worker_state(settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipel
             limit_bytes=warmth.limit_bytes, limit_source=warmth.limit_source, fit=warmth.memory,
             observed_peak_bytes=warmth.observed_peak_bytes,
         ),
-        speed=pipeline.fit, ceiling=pipeline.ceiling()[0], load=pipeline.load(),
+        speed=pipeline.fit, ceiling=ceiling, load=pipeline.load(),
     )  # fmt: skip
 
 
-def refresh_gauges(metrics: WorkerMetrics, pipeline: "Pipeline | None") -> None:
+def refresh_gauges(metrics: WorkerMetrics, pipeline: "Pipeline | None", max_batch: int) -> None:
     """Bring the gauges up to date; without a pipeline only what counts by itself is there."""
     if pipeline is None:
         return
@@ -65,13 +67,15 @@ def refresh_gauges(metrics: WorkerMetrics, pipeline: "Pipeline | None") -> None:
         metrics.gauge(names.ENGINE_FIXED, fit.fixed)
         metrics.gauge(names.ENGINE_PER_IMAGE, fit.per_image)
     ceiling, grant, own_bound = pipeline.ceiling()
-    bounds: dict[str, int] = {"effective": ceiling.effective, "memory": own_bound}
+    bounds: dict[str, int] = {"effective": ceiling.effective, "memory": own_bound, "spec": max_batch}
     if grant is not None:
         bounds |= {"operator": grant.ceiling, **{str(bound): images for bound, images in grant.bounds.items()}}
     for bound, images in bounds.items():
         metrics.gauge(names.BATCH_CEILING, images, bound)
     memory = warmth.memory
     kinds: dict[str, float | None] = {"limit": warmth.limit_bytes, "observed_peak": warmth.observed_peak_bytes}
+    if grant is not None:
+        kinds["budget"] = grant.budget_bytes
     if memory is not None:
         kinds.update(fixed=memory.fixed, per_image=memory.per_image, predicted_peak=memory.at(ceiling.ceiling))
     for kind, value in kinds.items():
