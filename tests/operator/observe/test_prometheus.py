@@ -49,7 +49,7 @@ def test_values_come_with_the_age_of_their_sample() -> None:
     answer = asyncio.run(ask(handler))
     assert answer.pods == {"weld-1": Fresh(0.75, 10.0), "weld-2": Stale(1.5, 99.5)}
     assert answer.newest == Fresh(10.0, 10.0)
-    series = r'yolastic_load_ratio{namespace="plant",pod=~"weld\\.line-.*"}'
+    series = 'yolastic_load_ratio{namespace="plant",model="weld.line",pod!=""}'
     assert sorted(queries) == sorted([series, f"timestamp({series})"])
 
 

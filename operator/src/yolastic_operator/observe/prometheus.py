@@ -124,7 +124,6 @@ def _series(item: Mapping[str, Any]) -> Series:
 
 
 def _selector(ref: Ref) -> str:
-    # A dot is the one character of a Kubernetes name that means something in a regular expression; in a PromQL string a
-    # backslash is written twice.
-    name = ref.name.replace(".", r"\\.")
-    return f'{LOAD_RATIO.name}{{namespace="{ref.namespace}",pod=~"{name}-.*"}}'
+    # By the worker's own label: a pattern of pod names would take the pods of `line-2` for those of `line`. A series without a
+    # pod's name tells of nobody.
+    return f'{LOAD_RATIO.name}{{namespace="{ref.namespace}",model="{ref.name}",pod!=""}}'

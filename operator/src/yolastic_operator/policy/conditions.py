@@ -204,7 +204,7 @@ def _phases(views: Sequence[WorkerView]) -> str:
 def _prometheus_trouble(observation: Observation) -> str | None:
     match observation.prometheus:
         case Missing(reason=reason):
-            return f"Prometheus does not answer ({reason})"
+            return reason
         case Stale(age_s=age_s):
             return f"Prometheus has nothing newer than {age_s:.0f} s"
         case _:
