@@ -1,5 +1,6 @@
 """One turn: observe -> decide -> act. The single writer of its inference; the same for Kubernetes, this host and tests."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -17,10 +18,10 @@ from yolastic_operator.model import (
     ConditionUpdate,
     Decision,
     Fleet,
-    Fresh,
     Missing,
     Observation,
     PolicyState,
+    Reading,
     Ref,
     Workload,
 )
@@ -28,6 +29,7 @@ from yolastic_operator.observe.observe import Observer
 from yolastic_operator.observe.prometheus import Prometheus
 from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
+from yolastic_operator.policy.workers import is_serving
 from yolastic_operator.telemetry import NoTelemetry, Telemetry
 
 
@@ -232,11 +234,16 @@ class Loop:
             known = {"spec": bounds.spec, "memory": bounds.memory, "latency": bounds.latency, "efficiency": bounds.efficiency}
             told = {name: value for name, value in known.items() if value is not None}
             self._telemetry.ceiling(self._ref, {"effective": decision.ceiling.tiers.ceiling, **told})
-        ages_s = [view.state.age_s for view in observation.workers if isinstance(view.state, Fresh)]
-        if ages_s:
-            self._telemetry.observation_age(self._ref, "Workers", min(ages_s))
-        if observation.prometheus is not None and not isinstance(observation.prometheus, Missing):
-            self._telemetry.observation_age(self._ref, "Prometheus", observation.prometheus.age_s)
+        serving = [view for view in observation.workers if is_serving(view)]
+        newest_s = min((_age_s(view.state) for view in serving), default=None)
+        self._telemetry.observation_age(self._ref, "Workers", newest_s)
+        if observation.prometheus is not None:
+            self._telemetry.observation_age(self._ref, "Prometheus", _age_s(observation.prometheus) if serving else None)
+
+
+def _age_s(reading: Reading[Any]) -> float:
+    # A figure that stood still through an outage would look like health.
+    return math.inf if isinstance(reading, Missing) else reading.age_s
 
 
 def _change(time_s: float, start: int, end: int, reason: str, message: str) -> DecisionStatus:

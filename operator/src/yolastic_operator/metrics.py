@@ -50,9 +50,12 @@ class Metrics:
         """A change of size or ceiling was made."""
         self._decisions.labels(*_object(ref), reason).inc()
 
-    def observation_age(self, ref: Ref, source: Source, age_s: float) -> None:
-        """Age of the newest sample a turn used."""
-        self._ages.labels(*_object(ref), source).set(age_s)
+    def observation_age(self, ref: Ref, source: Source, age_s: float | None) -> None:
+        """Age of the newest sample there is; without anybody who could tell there is no series."""
+        if age_s is None:
+            self._ages.remove_by_labels({"namespace": ref.namespace, "inference": ref.name, "source": source})
+        else:
+            self._ages.labels(*_object(ref), source).set(age_s)
 
     def forget(self, ref: Ref) -> None:
         """The inference is gone, and with it its series."""

@@ -21,8 +21,8 @@ class Telemetry(Protocol):
     def decision(self, ref: Ref, reason: str) -> None:
         """A change of size or ceiling was made."""
 
-    def observation_age(self, ref: Ref, source: Source, age_s: float) -> None:
-        """Age of the newest sample a turn used."""
+    def observation_age(self, ref: Ref, source: Source, age_s: float | None) -> None:
+        """Age of the newest sample there is: infinite when a source that should tell does not, None when nobody serves."""
 
 
 class NoTelemetry:
@@ -40,5 +40,5 @@ class NoTelemetry:
     def decision(self, ref: Ref, reason: str) -> None:
         """Forget it."""
 
-    def observation_age(self, ref: Ref, source: Source, age_s: float) -> None:
+    def observation_age(self, ref: Ref, source: Source, age_s: float | None) -> None:
         """Forget it."""

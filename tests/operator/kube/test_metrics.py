@@ -1,5 +1,7 @@
 """The operator's metrics have the contract's names and labels, and go with their object."""
 
+import math
+
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -38,6 +40,16 @@ def test_a_bound_that_binds_no_more_has_no_series() -> None:
     labels = {"namespace": "plant", "inference": "weld"}
     assert registry.get_sample_value("yolastic_operator_batch_ceiling", labels | {"bound": "effective"}) == 32
     assert registry.get_sample_value("yolastic_operator_batch_ceiling", labels | {"bound": "latency"}) is None
+
+
+def test_an_age_of_nothing_has_no_series() -> None:
+    metrics, registry = filled()
+    labels = {"namespace": "plant", "inference": "weld", "source": "Workers"}
+    metrics.observation_age(REF, "Workers", math.inf)
+    assert registry.get_sample_value("yolastic_operator_observation_age_seconds", labels) == math.inf
+    metrics.observation_age(REF, "Workers", None)
+    metrics.observation_age(REF, "Prometheus", None)
+    assert registry.get_sample_value("yolastic_operator_observation_age_seconds", labels) is None
 
 
 def test_an_object_that_is_gone_leaves_no_series() -> None:

@@ -23,7 +23,7 @@ class Figures:
     reasons: list[str] = field(default_factory=list)
     desired: list[tuple[int, int]] = field(default_factory=list)
     ceilings: list[Mapping[str, int]] = field(default_factory=list)
-    ages: list[tuple[Source, float]] = field(default_factory=list)
+    ages: list[tuple[Source, float | None]] = field(default_factory=list)
 
     def turn(self, ref: Ref, seconds: float) -> None:
         self.turns.append(seconds)
@@ -37,7 +37,7 @@ class Figures:
     def decision(self, ref: Ref, reason: str) -> None:
         self.reasons.append(reason)
 
-    def observation_age(self, ref: Ref, source: Source, age_s: float) -> None:
+    def observation_age(self, ref: Ref, source: Source, age_s: float | None) -> None:
         self.ages.append((source, age_s))
 
 

@@ -1,6 +1,7 @@
 """Turns of the loop on a cluster in memory: what it orders, in which order, and what it survives."""
 
 import asyncio
+import math
 import re
 from typing import Any
 
@@ -233,6 +234,7 @@ def test_replicas_are_obeyed_both_ways(world: Any) -> None:
     assert it.cluster.replicas == 0
     assert it.cluster.workers == {}
     assert it.condition("Ready")["reason"] == "ScaledToZero"
+    assert it.figures.ages[-1] == ("Workers", None)
     assert it.status["batch"]["appliedReplicas"] == it.status["model"]["loadedReplicas"] == 0
     assert it.status["batch"]["ceiling"] == 32
 
@@ -415,6 +417,7 @@ def test_without_figures_the_size_holds(world: Any) -> None:
     it.run(900)
     assert it.cluster.told("scale") == it.cluster.told("drain") == []
     assert it.condition("MetricsAvailable")["status"] == "False"
+    assert it.figures.ages[-1] == ("Workers", math.inf)
     assert "MetricsUnavailable" in [event.reason for event in it.cluster.events]
 
 

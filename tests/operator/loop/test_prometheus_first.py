@@ -1,5 +1,6 @@
 """A loop with a Prometheus: it decides by it, and by the workers' own word when it is gone."""
 
+import math
 from typing import Any
 
 from yolastic_operator.loop import Loop
@@ -51,4 +52,5 @@ def test_without_it_the_workers_are_asked(world: Any) -> None:
     it.run_until(lambda: it.ready == 3)
     assert it.status["autoscaling"]["metrics"][0]["source"] == "Workers"
     assert it.condition("MetricsAvailable")["status"] == "True"
+    assert it.figures.ages[-2:] == [("Workers", 0.0), ("Prometheus", math.inf)]
     assert "no answer within 3 s" in it.condition("MetricsAvailable")["message"]

@@ -110,7 +110,7 @@ def test_a_worker_that_does_not_fit_says_so():
         ([0.5, 0.5], None, "True/Fresh", "fresh figures from 2 of 2 workers"),
         ([0.5, 0.5], Fresh(3.0), "True/Fresh", "2 of 2"),
         ([0.5, Missing("no series")], None, "True/Fresh", "1 of 2 workers; w-1: no series"),
-        ([0.5, 0.5], Missing("Prometheus: no series"), "True/WorkersOnly", "Prometheus: no series; fresh figures from 2 of 2 workers"),
+        ([0.5, 0.5], Missing("Prometheus: no series"), "True/WorkersOnly", "Prometheus: no series; fresh figures from 2"),
         ([0.5], Stale(90.0, 90.0), "True/WorkersOnly", "Prometheus has nothing newer than 90 s"),
         ([Stale(0.5, 70.0)] * 2, None, "False/Stale", "w-0: figures are 70 s old"),
         ([Missing("no series"), Stale(0.5, 70.0)], Fresh(1.0), "False/NoSeries", "0 of 2"),
