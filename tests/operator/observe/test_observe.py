@@ -84,6 +84,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "negative arrivals": ({"load": {"arrived_per_s": -1.0}}, "load.arrived_per_s is negative (-1)"),
     "negative queue": ({"load": {"queue_images": -1}}, "load.queue_images is negative (-1)"),
     "negative in flight": ({"load": {"inflight_images": -3}}, "load.inflight_images is negative (-3)"),
+    "endless batch": ({"speed": {"fixed": 1e4, "per_image": 0.1}}, "speed.fixed is impossible (10000)"),
     "negative speed": ({"speed": {"fixed": -0.1, "per_image": 0.1}}, "speed.fixed is negative (-0.1)"),
     "NaN memory": ({"memory": {"fit": {"fixed": 1.0, "per_image": math.nan}}}, "memory.fit.per_image is not a finite number"),
     "negative limit": ({"memory": {"limit_bytes": -5}}, "memory.limit_bytes is negative (-5)"),

@@ -9,6 +9,8 @@ from yolastic_contract.state import Fit, WorkerState
 MAX_RATIO: Final = 1e6
 """A load ratio beyond this is a fault of the worker, not a load."""
 MAX_IMAGES_PER_S: Final = 1e9
+MAX_BATCH_S: Final = 1800.0
+"""A batch that takes longer is none; microseconds of it still fit into an int32."""
 
 
 def implausible(state: WorkerState) -> str | None:
@@ -49,11 +51,11 @@ def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
     yield "load.busy_ratio", load.busy_ratio, math.inf
     yield "memory.limit_bytes", memory.limit_bytes or 0, math.inf
     yield "memory.observed_peak_bytes", memory.observed_peak_bytes or 0, math.inf
-    yield from _fit("memory.fit", memory.fit)
-    yield from _fit("speed", state.speed)
+    yield from _fit("memory.fit", memory.fit, math.inf)
+    yield from _fit("speed", state.speed, MAX_BATCH_S)
 
 
-def _fit(name: str, fit: Fit | None) -> Iterator[tuple[str, float, float]]:
+def _fit(name: str, fit: Fit | None, upper: float) -> Iterator[tuple[str, float, float]]:
     if fit is not None:
-        yield f"{name}.fixed", fit.fixed, math.inf
-        yield f"{name}.per_image", fit.per_image, math.inf
+        yield f"{name}.fixed", fit.fixed, upper
+        yield f"{name}.per_image", fit.per_image, upper
