@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import yolastic_worker
 from yolastic_contract import metrics, names, statuses
@@ -28,21 +26,11 @@ def test_names_that_cannot_name_a_service(name: str) -> None:
     assert re.fullmatch(names.INFERENCE_NAME_PATTERN, name) is None
 
 
-@pytest.mark.parametrize(("images", "bucket"), [(-1, 1), (0, 1), (1, 1), (2, 2), (3, 2), (31, 16), (32, 32), (1000, 256)])
-def test_floor_to_bucket(images: int, bucket: int) -> None:
-    assert names.floor_to_bucket(images) == bucket
-
-
 @pytest.mark.parametrize(
     ("max_batch", "buckets"), [(1, (1,)), (2, (1, 2)), (24, (1, 2, 4, 8, 16, 24)), (32, (1, 2, 4, 8, 16, 32))]
 )
 def test_buckets_up_to(max_batch: int, buckets: tuple[int, ...]) -> None:
     assert names.buckets_up_to(max_batch) == buckets
-
-
-@given(st.integers(min_value=1, max_value=256))
-def test_a_floored_ceiling_is_always_a_warm_bucket(max_batch: int) -> None:
-    assert names.floor_to_bucket(max_batch) in names.buckets_up_to(max_batch)
 
 
 ALL_METRICS = metrics.WORKER_METRICS + metrics.OPERATOR_METRICS

@@ -42,7 +42,7 @@ MAX_INFERENCE_NAME_LENGTH: Final = 52
 INFERENCE_NAME_PATTERN: Final = "^[a-z]([-a-z0-9]*[a-z0-9])?$"
 """It names a Service, which must be a DNS label that starts with a letter."""
 BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
-"""Batch sizes that are warmed up and that a ceiling is floored to, images."""
+"""Batch sizes that are warmed up and that a ceiling is one of, images."""
 
 
 def control_secret_name(inference: str) -> str:
@@ -53,11 +53,6 @@ def control_secret_name(inference: str) -> str:
 def worker_labels(inference: str) -> dict[str, str]:
     """Labels that every child of an inference carries; they are also its workers' selector."""
     return {LABEL_NAME: WORKER_APP_NAME, LABEL_MANAGED_BY: MANAGED_BY, LABEL_INFERENCE: inference}
-
-
-def floor_to_bucket(images: int) -> int:
-    """Largest bucket that is not above `images`; 1 for anything below 1."""
-    return max((bucket for bucket in BUCKETS if bucket <= images), default=1)
 
 
 def buckets_up_to(max_batch: int) -> tuple[int, ...]:
