@@ -125,6 +125,7 @@ def test_a_runtime_accepts(body: dict[str, Any]) -> None:
         ({"image": ""}, "image"),
         ({"image": "worker", "simulate": "fixed_ms=1"}, "simulate belongs to backend Simulated"),
         ({"image": "worker", "backend": "Simulated"}, "Simulated needs it"),
+        ({"image": "worker", "backend": "Simulated", "simulate": "fixed_ms=1", "device": "cuda"}, "no device but its own"),
         ({"image": "worker", "device": "tpu"}, "device"),
         ({"image": "worker", "nodeSelector": {"a": "b" * 64}}, "nodeSelector"),
         ({"image": "worker", "resources": {"claims": []}}, "claims"),

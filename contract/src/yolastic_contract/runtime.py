@@ -44,7 +44,8 @@ class RuntimeSpec(Resource):
                 "has(self.simulate) == (self.backend == 'Simulated')",
                 "simulate belongs to backend Simulated, and Simulated needs it",
                 ".simulate",
-            )
+            ),
+            cel("self.backend != 'Simulated' || self.device == 'cpu'", "Simulated has no device but its own", ".device"),
         )
     )
 
@@ -81,4 +82,6 @@ class RuntimeSpec(Resource):
     def _simulate_only_when_simulated(self) -> "RuntimeSpec":
         if (self.simulate is not None) != (self.backend == "Simulated"):
             raise ValueError("simulate belongs to backend Simulated, and Simulated needs it")
+        if self.backend == "Simulated" and self.device != "cpu":
+            raise ValueError("Simulated has no device but its own")
         return self
