@@ -39,7 +39,7 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if number == 0:
-            raise NotPlainOnnx("the file is not a protocol buffer")
+            raise NotPlainOnnx("the file is not an ONNX model (not a protocol buffer)")
         if wire == _VARINT:
             value, at = _varint(data, at)
             yield number, value
@@ -49,9 +49,9 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         elif wire in (_FIXED64, _FIXED32):
             length = 8 if wire == _FIXED64 else 4
         else:
-            raise NotPlainOnnx("the file is not a protocol buffer")
+            raise NotPlainOnnx("the file is not an ONNX model (not a protocol buffer)")
         if at + length > end:
-            raise NotPlainOnnx("the file is cut off or not a protocol buffer")
+            raise NotPlainOnnx("the file is cut off or not an ONNX model")
         yield number, data[at : at + length]
         at += length
 
