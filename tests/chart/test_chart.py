@@ -296,6 +296,9 @@ def test_notes_tell_the_next_commands(notes: Callable[..., str], render: Render)
     assert f"deployment/{the_only(render(), 'Deployment')['metadata']['name']}" in told
     assert "kubectl get yolort" in told
     assert "kubectl get yolo -w" in told
+    assert "Before you uninstall" in told
+    assert "namespaceLabels" not in told
+    assert "must name the namespace of Prometheus" in notes("--set", "prometheus.url=http://prometheus:9090")
     example = yaml.safe_load(told.partition("<<END\n")[2].partition("END")[0])
     assert example["apiVersion"] == names.API_VERSION
     assert "prometheus.url" in told

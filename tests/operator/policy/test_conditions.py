@@ -65,6 +65,7 @@ def conditions(observation, given_spec=None):
             "False/ChecksumMismatch",
             "older revision still",
         ),
+        ([view("a", told=Missing("no route"))], 1, "True/WorkersReady", "Unknown/Silent", "1 of 1 worker ready"),
         ([view("a", told=state(sha256="cd" * 32))], 1, "True/WorkersReady", "False/ChecksumMismatch", "1 of 1 worker ready"),
     ],
 )

@@ -80,7 +80,8 @@ def model_loaded(observation: Observation, spec: InferenceSpec, replicas: Replic
     views = current_revision(observation)
     failed = _failed(views, MODEL_REASONS)
     digest = spec.model.sha256[:12]
-    models = [view.state.value.model for view in views if is_serving(view) and not isinstance(view.state, Missing)]
+    serving = [view for view in views if is_serving(view)]
+    models = [view.state.value.model for view in serving if not isinstance(view.state, Missing)]
     loaded = sum(model is not None and model.sha256 == spec.model.sha256 for model in models)
     strange = next((model.sha256[:12] for model in models if model is not None and model.sha256 != spec.model.sha256), None)
     if strange is not None:
@@ -92,6 +93,8 @@ def model_loaded(observation: Observation, spec: InferenceSpec, replicas: Replic
         return _update("ModelLoaded", "False", failed.failure_reason, _failure_words(failed))
     if replicas.desired == 0:
         return _update("ModelLoaded", "Unknown", "ScaledToZero", "no worker is wanted")
+    if serving and not models:
+        return _update("ModelLoaded", "Unknown", "Silent", f"{count(len(serving))} ready, none tells which model it serves")
     return _update("ModelLoaded", "Unknown", "Loading", f"no worker has loaded model {digest} yet")
 
 
