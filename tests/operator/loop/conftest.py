@@ -104,6 +104,6 @@ class World:
         return int(self.status.get("readyReplicas", 0))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def world() -> type[World]:
     return World

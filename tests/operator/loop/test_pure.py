@@ -122,6 +122,13 @@ def test_who_was_ordered_away_is_not_taken_off_the_size_again() -> None:
         assert (step.drain, step.order) == ((), None)
 
 
+@pytest.mark.parametrize(("replicas", "kept_s"), [(2, 10), (1, 120), (None, 120)])
+def test_how_long_who_was_ordered_away_counts_as_gone(replicas: int | None, kept_s: float) -> None:
+    observation = seen(replicas, SERVING, DRAINING, view("w3", Missing("gone"), "Terminating", ready=False))
+    assert shrink.still_dismissed(observation, {"w2": 0.0}, kept_s - 1) == {"w2": 0.0}
+    assert shrink.still_dismissed(observation, {"w2": 0.0}, kept_s) == {}
+
+
 def test_an_unbidden_drain_is_taken_over_after_a_while() -> None:
     observation = seen(2, SERVING, DRAINING)
     noticed = shrink.unbidden(observation, {}, {}, 100.0)

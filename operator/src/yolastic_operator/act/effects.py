@@ -50,7 +50,7 @@ class Effects:
     async def resize(self, observation: Observation, decision: Decision, now_s: float, drain_timeout_s: float) -> Resized:
         """Take the next step towards the wanted size."""
         self._unbidden = shrink.unbidden(observation, self._leaving, self._unbidden, now_s)
-        self._dismissed = {name: at_s for name, at_s in self._dismissed.items() if now_s - at_s < shrink.DISMISSED_FOR_S}
+        self._dismissed = shrink.still_dismissed(observation, self._dismissed, now_s)
         step = shrink.plan(
             observation,
             desired=decision.replicas.desired,

@@ -14,7 +14,9 @@ from yolastic_operator.model import Fresh, Observation, WorkerView
 ADOPT_AFTER_S: Final = 10.0
 """A worker that says it drains though nobody here asked it: after this long it is taken for one of ours from before a restart."""
 DISMISSED_FOR_S: Final = 10.0
-"""A worker that was ordered away counts as gone for this long, though the cluster has not begun to remove it yet."""
+"""A worker that was ordered away counts as gone for this long, though the cluster may have removed another."""
+SLOW_CLUSTER_S: Final = 120.0
+"""The same as long as there are more workers than ordered, so that the cluster has yet to act on the order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,13 @@ def unbidden(observation: Observation, leaving: Mapping[str, float], seen: Mappi
     """Workers that drain without having been asked, with the time they were first seen to."""
     names = (view.worker.name for view in observation.workers if view.worker.phase != "Terminating" and _drains(view))
     return {name: seen.get(name, now_s) for name in names if name not in leaving}
+
+
+def still_dismissed(observation: Observation, dismissed: Mapping[str, float], now_s: float) -> dict[str, float]:
+    """Workers that count as gone, with the time they were ordered away."""
+    there = sum(worker.phase != "Terminating" for worker in observation.fleet.workers)
+    limit_s = SLOW_CLUSTER_S if there > (observation.fleet.replicas or 0) else DISMISSED_FOR_S
+    return {name: at_s for name, at_s in dismissed.items() if now_s - at_s < limit_s}
 
 
 def _drains(view: WorkerView) -> bool:
