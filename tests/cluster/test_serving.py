@@ -22,6 +22,16 @@ def assert_right(answer: object) -> None:
         assert any(max(abs(a - b) for a, b in zip(box, item["box"], strict=True)) < 12 for box in boxes), (item, boxes)
 
 
+def served(client: Client, inference: Inference) -> object:
+    """The answer to the image, once the Service's address has reached the node: a moment after the first worker is Ready."""
+
+    def answered() -> object:
+        status, answer = client.predict(inference.url, IMAGE)
+        return answer if status == 200 else None
+
+    return await_that(answered, 15, f"{inference.name} answers")
+
+
 def test_helm_tells_the_next_command_and_brings_the_runtimes(cluster: Cluster, release: str) -> None:
     assert "kubectl apply" in release
     names = cluster.kubectl("get", "yolort", "-o", "name").split()
@@ -36,9 +46,7 @@ def test_a_model_from_http_serves_and_goes_without_a_trace(
 ) -> None:
     inference = Inference(cluster, namespace, "shapes").apply(models.http_uri("shapes.onnx"), digest(SHAPES))
     inference.await_condition("Ready", "True", "WorkersReady")
-    status, answer = client.predict(inference.url, IMAGE)
-    assert status == 200, answer
-    assert_right(answer)
+    assert_right(served(client, inference))
     assert inference.condition("ModelLoaded")[:2] == ("True", "Loaded")
     assert inference.condition("MemoryBudgetResolved")[0] == "True"
     assert inference.status["model"]["sha256"] == digest(SHAPES)
@@ -58,9 +66,7 @@ def test_a_model_from_a_claim_serves_with_autoscaling_and_refuses_kubectl_scale(
     inference = Inference(cluster, namespace, "claimed")
     inference.apply(models.claim_uri("shapes.onnx"), digest(SHAPES), autoscaling=AUTOSCALED)
     inference.await_condition("Ready", "True")
-    status, answer = client.predict(inference.url, IMAGE)
-    assert status == 200, answer
-    assert_right(answer)
+    assert_right(served(client, inference))
     with pytest.raises(CommandError, match="replicas and autoscaling exclude each other"):
         cluster.kubectl("scale", "yoloinference/claimed", "--replicas=2", "-n", namespace)
     inference.await_condition("MetricsAvailable", "True")
@@ -82,13 +88,13 @@ def test_what_is_wrong_is_said_and_others_are_not_affected(
     assert "ONNX" in no_model.await_condition("ModelLoaded", "False", "UnsupportedModel")
     nowhere.await_condition("ModelLoaded", "False", "DownloadFailed")
     assert "tpu" in no_runtime.await_condition("Ready", "False", "RuntimeNotFound")
-    assert "not-there" in no_secret.await_condition("ModelLoaded", "False", "SecretNotFound")
+    assert "not-there" in no_secret.await_condition("Ready", "False", "SecretNotFound")
     for broken in (wrong_sum, no_model, nowhere, no_runtime, no_secret):
         assert broken.condition("Ready")[0] == "False"
         assert broken.status.get("readyReplicas", 0) == 0
 
     good.await_condition("Ready", "True")
-    assert client.predict(good.url, IMAGE)[0] == 200
+    assert_right(served(client, good))
 
 
 @pytest.mark.parametrize(
