@@ -63,7 +63,7 @@ def test_what_is_told_carries_the_token_and_what_is_asked_does_not() -> None:
 
     async def call(client: ControlClient, url: str) -> None:
         await client.state(url)
-        await client.grant(url, "secret", CeilingGrant(base=2, ceiling=8, bounds={"spec": 8}))
+        await client.grant(url, "secret", CeilingGrant(base=2, ceiling=8, bounds={"spec": 8}, budget_bytes=900))
         await client.drain(url, "secret")
         await client.rebalance(url, "secret")
 
@@ -74,7 +74,7 @@ def test_what_is_told_carries_the_token_and_what_is_asked_does_not() -> None:
         ("POST", "/drain", "Bearer secret"),
         ("POST", "/rebalance", "Bearer secret"),
     ]
-    assert json.loads(seen[1][3]) == {"base": 2, "ceiling": 8, "bounds": {"spec": 8}}
+    assert json.loads(seen[1][3]) == {"base": 2, "ceiling": 8, "bounds": {"spec": 8}, "budget_bytes": 900}
 
 
 FAULTS: dict[str, tuple[Handler, str]] = {
