@@ -34,6 +34,12 @@ class Lifecycle:
     _started_s: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def warming_up(self) -> None:
+        """The model is loaded; still Starting."""
+        with self._lock:
+            if self.phase == "Starting":
+                self.message = "warming up"
+
     def ready(self) -> bool:
         """Starting -> Ready; False when it is draining or failed already."""
         with self._lock:

@@ -111,7 +111,7 @@ class Worker:
         engine = load_engine(settings)
         if engine.info.simulated is not None:
             logger.warning("%s", engine.info.simulated)
-        self.lifecycle.message = "warming up"
+        self.lifecycle.warming_up()
         warmth = warm_up(engine, settings.max_batch, settings.memory_limit_bytes, self._signalled.is_set)
         rules = BatchRules(
             window=Window(settings.window), max_delay_s=settings.max_delay_s, eager_size=settings.eager_size,
@@ -200,10 +200,10 @@ class Worker:
         until_s = time.monotonic() + self.settings.drain_timeout_s
         while time.monotonic() < until_s and not self._ended.is_set():
             self._server.close_idle()
+            await asyncio.sleep(_QUIET_POLL_S)  # also for a connection that was accepted but a moment ago to show itself
             if not self._server.open_connections:
                 logger.info("drained")
                 return
-            await asyncio.sleep(_QUIET_POLL_S)
         logger.warning("%d connections were still open when the drain ended", self._server.open_connections)
 
     async def _say_goodbye(self) -> None:
