@@ -11,8 +11,9 @@ PYTEST=
 take_down() {
   trap - EXIT HUP INT TERM
   if [ -n "$PYTEST" ]; then
-    kill "$PYTEST" 2>/dev/null && wait "$PYTEST" 2>/dev/null
-    kill -KILL -- "-$PYTEST" 2>/dev/null   # what it had started and left
+    # Nothing to end is the usual case and no error: the exit status is that of the tests.
+    { kill "$PYTEST" && wait "$PYTEST"; } 2>/dev/null || true
+    kill -KILL -- "-$PYTEST" 2>/dev/null || true   # what it had started and left
     "$HERE/node/down.sh" "$PYTEST"
   fi
 }
