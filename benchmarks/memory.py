@@ -16,7 +16,7 @@ def worker_at_rest(model: Path | None = None) -> list[Row]:
     """Resident memory of a worker at rest after a little load, beyond the model's own arena (its weights and one batch)."""
     path = model or ROOT / "examples/models/shapes.onnx"
     with served(("--model", str(path), "--max-batch", "8")) as worker:
-        closed_loop(worker.url, 4, 3.0, random_jpegs(8, 640, 480))
+        closed_loop(worker.url, 4, 3.0, random_jpegs(1, 640, 480)[0])
         time.sleep(2.0)  # at rest: nothing runs any more
         resident = resident_bytes(worker.pid)
         fit = worker.state()["memory"]["fit"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 Start = Callable[..., Any]
-CLOSED_LOOP = Path(__file__).with_name("closed_loop.py")
+CLOSED_LOOP = Path(__file__).parents[2] / "benchmarks/closed_loop.py"
 
 
 def _simulate(fixed_ms: float, per_image_ms: float = 1.0, **more: float) -> tuple[str, ...]:

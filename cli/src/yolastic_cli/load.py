@@ -1,7 +1,6 @@
 """Load with honest figures: images posted from a process of their own, every answer timed and checked.
 
-Two shapes: *open* follows a rate over time and never waits for answers (what cameras do); *closed* keeps a number of
-clients busy (what benchmarks of capacity do). Both are bounded in time and end by themselves.
+It follows a rate over time and never waits for answers, as cameras do; it is bounded in time and ends by itself.
 """
 
 import asyncio
@@ -68,14 +67,6 @@ class OpenLoad:
     phases: tuple[Phase, ...]
     poisson: bool = True
     seed: int = 7
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedLoad:
-    """Clients that each send their next image when they have the answer to the last."""
-
-    clients: int
-    seconds: float
 
 
 def read_labelled_images(folder: Path) -> tuple[LabelledImage, ...]:
@@ -168,17 +159,9 @@ async def _open(load: OpenLoad, send: Callable[[], Any], began_s: float) -> None
     await asyncio.gather(*tasks)
 
 
-async def _closed(load: ClosedLoad, send: Callable[[], Any], began_s: float) -> None:
-    async def client() -> None:
-        while time.monotonic() < began_s + load.seconds:
-            await send()
-
-    await asyncio.gather(*(client() for _ in range(load.clients)))
-
-
 async def play(
     url: str,
-    load: OpenLoad | ClosedLoad,
+    load: OpenLoad,
     images: Sequence[LabelledImage],
     tell: Callable[[Answer], None],
     timeout_s: float = 30.0,
@@ -195,10 +178,10 @@ async def play(
         async def send() -> None:
             tell(await _post(session, url, next(turns), began_s))
 
-        await (_open(load, send, began_s) if isinstance(load, OpenLoad) else _closed(load, send, began_s))
+        await _open(load, send, began_s)
 
 
-def _process(pipe: Connection, url: str, load: OpenLoad | ClosedLoad, images: Sequence[LabelledImage]) -> None:
+def _process(pipe: Connection, url: str, load: OpenLoad, images: Sequence[LabelledImage]) -> None:
     try:
         asyncio.run(play(url, load, images, pipe.send))
         pipe.send(None)
@@ -209,7 +192,7 @@ def _process(pipe: Connection, url: str, load: OpenLoad | ClosedLoad, images: Se
 class LoadProcess:
     """A load that runs in its own process, so that it is not slowed by, and does not slow, what it measures."""
 
-    def __init__(self, url: str, load: OpenLoad | ClosedLoad, images: Sequence[LabelledImage]) -> None:
+    def __init__(self, url: str, load: OpenLoad, images: Sequence[LabelledImage]) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, child = context.Pipe(duplex=False)
         self._process = context.Process(target=_process, args=(child, url, load, images), daemon=True)
@@ -243,7 +226,7 @@ class LoadProcess:
 
 
 @contextmanager
-def load_process(url: str, load: OpenLoad | ClosedLoad, images: Sequence[LabelledImage]) -> Iterator[LoadProcess]:
+def load_process(url: str, load: OpenLoad, images: Sequence[LabelledImage]) -> Iterator[LoadProcess]:
     """A LoadProcess that is gone afterwards, however the block ends."""
     process = LoadProcess(url, load, images)
     try:

@@ -10,6 +10,8 @@ import sys
 import time
 from collections import Counter
 
+import uvloop
+
 
 class Client(asyncio.Protocol):
     """One client; reconnects when the worker closes the connection after an answer."""
@@ -19,10 +21,12 @@ class Client(asyncio.Protocol):
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Send the first image."""
         self.transport = transport
         self.send()
 
     def send(self) -> None:
+        """Send the image, or stop when the time is over."""
         if time.perf_counter() >= self.load.end_s:
             self.load.stopped(self)
             return
@@ -30,6 +34,7 @@ class Client(asyncio.Protocol):
         self.transport.write(self.load.request)
 
     def data_received(self, data: bytes) -> None:
+        """Take what came; after a whole answer send the next image."""
         self.buffer += data
         head = self.buffer.find(b"\r\n\r\n")
         if head < 0:
@@ -49,12 +54,15 @@ class Client(asyncio.Protocol):
             self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Come again, unless the run is over."""
         if not self.closing and time.perf_counter() < self.load.end_s:
             self.load.codes["lost"] += 1
             self.load.reconnect()
 
 
 class Load:
+    """All clients of one run, and what they got."""
+
     def __init__(self, host: str, port: int, image: bytes, clients: int, *, seconds: float, warmup_s: float) -> None:
         self.host, self.port, self.clients = host, port, clients
         self.request = (
@@ -71,12 +79,14 @@ class Load:
         self.tasks: set[asyncio.Task[None]] = set()
 
     def answered(self, code: int, sent_s: float) -> None:
+        """Count an answer."""
         now_s = time.perf_counter()
         self.codes[str(code)] += 1
         if self.start_s <= now_s <= self.end_s and code == 200:
             self.latencies_s.append(now_s - sent_s)
 
     def stopped(self, client: Client) -> None:
+        """A client has ended."""
         client.closing = True
         client.transport.close()
         self.left -= 1
@@ -84,11 +94,13 @@ class Load:
             self.done.set()
 
     def reconnect(self) -> None:
+        """Open a connection in the place of one that closed."""
         task = asyncio.get_running_loop().create_task(self.connect())
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
     async def connect(self) -> None:
+        """Open a connection; try again while the run lasts."""
         while True:
             try:
                 await asyncio.get_running_loop().create_connection(lambda: Client(self), self.host, self.port)
@@ -103,11 +115,15 @@ class Load:
                 await asyncio.sleep(0.05)
 
     async def run(self) -> dict[str, object]:
+        """Run all clients; the figures."""
         for _ in range(self.clients):
             await self.connect()
         await asyncio.wait_for(self.done.wait(), self.end_s - time.perf_counter() + 30)
         ordered = sorted(self.latencies_s)
-        at = lambda share: round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3, 2) if ordered else None  # noqa: E731
+
+        def at(share: float) -> float | None:
+            return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1e3, 2) if ordered else None
+
         return {
             "images_per_s": round(len(ordered) / self.seconds, 1), "p50_ms": at(0.5), "p95_ms": at(0.95), "p99_ms": at(0.99),
             "answers": sum(self.codes.values()), "codes": dict(self.codes),
@@ -115,6 +131,7 @@ class Load:
 
 
 def main() -> None:
+    """Run what the command line says."""
     host, port, image, clients, seconds, *rest = sys.argv[1:]
     with open(image, "rb") as file:
         body = file.read()
@@ -124,13 +141,7 @@ def main() -> None:
             host, int(port), body, int(clients), seconds=float(seconds), warmup_s=float(rest[0]) if rest else 0.0
         ).run()
 
-    try:
-        import uvloop
-
-        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-    except ImportError:
-        runner = asyncio.Runner()
-    with runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(go())))
 
 
