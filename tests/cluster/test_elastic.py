@@ -6,7 +6,7 @@ from cluster_kit.cluster import Cluster, await_that
 from cluster_kit.prometheus import Prometheus
 from cluster_kit.services import ModelServer
 from cluster_kit.traffic import Client
-from cluster_kit.yolastic import IMAGE, OTHER, SHAPES, SYSTEM, Inference, digest, labelled, simulated_runtime
+from cluster_kit.yolastic import IMAGE, OTHER, SHAPES, SYSTEM, Inference, digest, labelled, served, simulated_runtime
 
 PACE = "fixed_ms=100,per_image_ms=10,memory_fixed_mib=200,memory_per_image_mib=50,memory_limit_mib=2048"
 QUICK_DOWN = {"scaleDown": {"stabilizationWindowSeconds": 15}}
@@ -22,8 +22,8 @@ def larger_batches(prometheus: Prometheus, namespace: str, than: int) -> float:
     return all_batches[0][1] - small[0][1] if all_batches and small else 0.0
 
 
-def elastic(cluster: Cluster, namespace: str, models: ModelServer, worker_image: str) -> Inference:
-    """An inference on a simulated accelerator, 1 to 2 workers, ready."""
+def elastic(cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client) -> Inference:
+    """An inference on a simulated accelerator, 1 to 2 workers, ready and answering."""
     cluster.apply(simulated_runtime("played", worker_image, PACE))
     inference = Inference(cluster, namespace, "elastic").apply(
         models.http_uri("shapes.onnx"),
@@ -35,13 +35,14 @@ def elastic(cluster: Cluster, namespace: str, models: ModelServer, worker_image:
         drain={"timeoutSeconds": 20},
     )
     inference.await_condition("Ready", "True")
+    served(client, inference)
     return inference
 
 
 def test_load_comes_and_goes_and_nothing_is_lost(
     cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client, prometheus: Prometheus
 ) -> None:
-    inference = elastic(cluster, namespace, models, worker_image)
+    inference = elastic(cluster, namespace, models, worker_image, client)
 
     def granted() -> bool:
         batch = inference.status.get("batch", {})
@@ -69,7 +70,7 @@ def test_load_comes_and_goes_and_nothing_is_lost(
 def test_a_new_model_and_a_new_operator_lose_nothing(
     cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
 ) -> None:
-    inference = elastic(cluster, namespace, models, worker_image)
+    inference = elastic(cluster, namespace, models, worker_image, client)
     before = {pod["metadata"]["name"] for pod in inference.pods()}
     with (
         client.prober(inference.url, IMAGE, rate_per_s=5, expect_names=NAMES) as fresh,
@@ -98,4 +99,4 @@ def test_more_workers_than_accelerators_is_said(
     assert "no place for 1 worker" in message
     await_that(lambda: inference.status.get("readyReplicas") == 2, 90, "two workers are ready")
     assert inference.condition("Ready")[0] == "True"
-    assert client.predict(inference.url, IMAGE)[0] == 200
+    assert served(client, inference)

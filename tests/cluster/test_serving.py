@@ -6,7 +6,7 @@ import pytest
 from cluster_kit.cluster import Cluster, CommandError, Object, await_that
 from cluster_kit.services import ModelServer
 from cluster_kit.traffic import Client
-from cluster_kit.yolastic import API_VERSION, IMAGE, SHAPES, SYSTEM, Inference, digest, labelled
+from cluster_kit.yolastic import API_VERSION, SHAPES, SYSTEM, Inference, digest, labelled, served
 
 AUTOSCALED = {"minReplicas": 1, "maxReplicas": 2}
 
@@ -20,16 +20,6 @@ def assert_right(answer: object) -> None:
     for item in wanted:
         boxes = [[row["box"][corner] for corner in ("x1", "y1", "x2", "y2")] for row in rows if row["name"] == item["name"]]
         assert any(max(abs(a - b) for a, b in zip(box, item["box"], strict=True)) < 12 for box in boxes), (item, boxes)
-
-
-def served(client: Client, inference: Inference) -> object:
-    """The answer to the image, once the Service's address has reached the node: a moment after the first worker is Ready."""
-
-    def answered() -> object:
-        status, answer = client.predict(inference.url, IMAGE)
-        return answer if status == 200 else None
-
-    return await_that(answered, 15, f"{inference.name} answers")
 
 
 def test_helm_tells_the_next_command_and_brings_the_runtimes(cluster: Cluster, release: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_kit.cluster import Cluster, Object, await_that
+from cluster_kit.traffic import Client
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts/yolastic"
@@ -114,3 +115,13 @@ class Inference:
         """(reason, message) of the events on it."""
         items: list[Any] = self.cluster.list("events", self.namespace)
         return [(item["reason"], item["message"]) for item in items if item["involvedObject"]["name"] == self.name]
+
+
+def served(client: Client, inference: Inference) -> object:
+    """The answer to the image, once the Service's address has reached the node: a moment after the first worker is Ready."""
+
+    def answered() -> object:
+        status, answer = client.predict(inference.url, IMAGE)
+        return answer if status == 200 else None
+
+    return await_that(answered, 15, f"{inference.name} answers")
