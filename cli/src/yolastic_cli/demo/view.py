@@ -51,21 +51,7 @@ class View:
 
     def _table(self) -> Group:
         table = Table(title="yolastic demo", title_justify="left", expand=False)
-        for name in (
-            "s",
-            "phase",
-            "sent/s",
-            "answered/s",
-            "ready",
-            "wanted",
-            "ceiling",
-            "batch",
-            "queue",
-            "load",
-            "p50 ms",
-            "p95 ms",
-            "failed",
-        ):
+        for name in _NAMES:
             table.add_column(name, justify="left" if name == "phase" else "right")
         for sample in self._samples:
             table.add_row(*_cells(sample))
