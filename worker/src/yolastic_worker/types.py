@@ -99,3 +99,7 @@ class OutOfDeviceMemory(Exception):  # noqa: N818 - the field's name for it
 
 class DeviceLost(Exception):  # noqa: N818 - the field's name for it
     """The device will not answer again in this process: exit 3."""
+
+
+class TransientFailure(Exception):  # noqa: N818 - as the others
+    """One batch failed for a reason that passes (a timed-out or interrupted call); the same batch may be run once more."""

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -17,9 +17,19 @@ from yolastic_contract.state import Fit
 from yolastic_worker.engine.base import Engine
 from yolastic_worker.engine.metadata import EXPORT_HINT
 from yolastic_worker.memory.fit import fit_line
-from yolastic_worker.types import DeviceLost, OutOfDeviceMemory, WorkerFailure
+from yolastic_worker.types import Boxes, DeviceLost, OutOfDeviceMemory, Pixels, WorkerFailure
 
 logger = logging.getLogger(__name__)
+
+
+class Canary(NamedTuple):
+    """An image, and what the model answered to it when it was warm."""
+
+    pixels: Pixels
+    """uint8 [H, W, 3] RGB, the model's input size."""
+    boxes: Boxes
+    """float32 [M, 6] x1 y1 x2 y2 score class, input pixels, best first."""
+
 
 _RUNS = 2
 """The first run of a shape pays for choosing kernels; the second is what a batch takes."""
@@ -34,10 +44,14 @@ class Warmth:
     speed: tuple[tuple[int, float], ...]
     """(images, seconds) of each bucket's second run."""
     memory: Fit | None
-    """Bytes at the peak of a batch; None when the device cannot be asked."""
+    """Bytes at the peak of a batch, measured; None when the device cannot be asked."""
     observed_peak_bytes: int | None
     limit_bytes: int | None
     limit_source: Literal["Declared", "Device"] | None
+    plan: Fit | None = None
+    """Bytes at the peak of a batch, from the model's file alone, as it was known before anything ran."""
+    canary: Canary | None = None
+    """An image and what the model answers to it: for the same question later."""
 
     @property
     def largest(self) -> int:
