@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import uvloop
 
 from yolastic_worker import __version__
+from yolastic_worker.allocator import keep_freed_memory
 from yolastic_worker.api.app import data_application
 from yolastic_worker.batcher import BatchRules, Window
 from yolastic_worker.control import ControlThread
@@ -243,6 +244,7 @@ def serve(settings: ServeSettings) -> ExitCode:
         WorkerFailure: the worker cannot start, and why.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    keep_freed_memory()
     listener = _listener(settings.host, settings.port, settings.fd, "--")
     control = _listener(settings.control_host, settings.control_port, settings.control_fd, "--control-")
     logger.info("yolastic-worker %s: data on %s, control on %s", __version__, listener.getsockname(), control.getsockname())
