@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
@@ -51,6 +52,11 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+def content_digest(body: bytes) -> bytes:
+    """BLAKE2b-128 of an encoded image."""
+    return blake2b(body, digest_size=16).digest()
+
+
 @dataclass(slots=True, eq=False)
 class Image:
     """One accepted image, from its slot to its answer.
@@ -70,6 +76,8 @@ class Image:
     finish: "Callable[[Image], None]"
     source: str = ""
     """Camera or client, when it is told."""
+    body: bytes = field(default=b"", repr=False)
+    """As the client sent it, encoded; its request holds it until it is answered, so this costs nothing."""
     cancelled: bool = False
     """The client is gone."""
     queued_s: float = 0.0
@@ -80,6 +88,11 @@ class Image:
     boxes: Boxes | None = None
     """float32 [M, 6] x1 y1 x2 y2 score class, source pixels, best first."""
     error: Exception | None = field(default=None, repr=False)
+
+    @property
+    def digest(self) -> bytes:
+        """What the client sent, known again: BLAKE2b-128 of the body; empty without one. Computed when asked: few images are."""
+        return content_digest(self.body) if self.body else b""
 
 
 class WorkerFailure(Exception):  # noqa: N818 - it is the failure of a worker, not of a call
