@@ -25,9 +25,17 @@ _LINGER_S: Final = 2.0
 class Refusal(Exception):  # noqa: N818 - an answer, not an accident
     """The request is answered with an error: `{"error": {"code", "message"}}`."""
 
-    def __init__(self, status: int, code: str, message: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        retry_after_s: int | None = None,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(message)
         self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+        self.headers = headers
 
 
 class ClientGone(Exception):  # noqa: N818 - nobody is left to answer
@@ -53,7 +61,7 @@ def error_reply(refusal: Refusal) -> Reply:
     """The one shape of every error."""
     body = orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
     retry = () if refusal.retry_after_s is None else ((b"retry-after", str(refusal.retry_after_s).encode()),)
-    return Reply(body, refusal.status, JSON, retry)
+    return Reply(body, refusal.status, JSON, (*retry, *refusal.headers))
 
 
 class Request:
@@ -67,6 +75,8 @@ class Request:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.whole = False
         """The body was read to its end."""
+        self.client = ""
+        """Name of the API key it came with; empty where none is asked for."""
 
     @cached_property
     def query(self) -> Mapping[str, str]:
