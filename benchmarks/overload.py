@@ -1,74 +1,84 @@
 """Overload: what is left for clients that wait only so long, when there are far too many of them."""
 
 import argparse
-import json
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import ROOT, Row, random_jpegs, served
+from benchmarks.client import TELL_HEADER, Outcome, Target, closed_loop, open_loop
+from benchmarks.common import Row, random_jpegs, served
 
 _SIMULATED = ("--backend", "simulated", "--simulate", "fixed_ms=20,per_image_ms=1,memory_limit_mib=65536", "--max-batch", "32")
 _CAPACITY_PER_S = 32 / (0.020 + 0.001 * 32)
+_ACCELERATOR = "simulated 20 ms + 1 ms/image, ceiling 32, 160x120 JPEGs"
 _BACK_TO_NORMAL = 1.2
 """The p50 of one client counts as normal again at this many times what it was before."""
+_PATIENCE_MS = 500.0
+_PAUSE_MS = 50.0
+_OBJECTIVE_MS = 100
+_BASE_PER_S, _BURSTS, _BURST_S, _CALM_S = 200, 3, 2.0, 3.0
 
 
-def _load(kind: str, url: str, image: bytes, options: dict[str, Any]) -> dict[str, Any]:
-    """Run the clients in a process of their own; what they saw."""
-    parts = urlsplit(url)
-    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
-        file.write(image)
-        file.flush()
-        program = [sys.executable, str(ROOT / "benchmarks/overload_client.py"), kind, str(parts.hostname), str(parts.port)]
-        told = subprocess.run([*program, file.name, json.dumps(options)], capture_output=True, text=True, check=True, timeout=180)
-    print(f"  {kind} {options}: {told.stdout.strip()}", file=sys.stderr, flush=True)
-    return dict(json.loads(told.stdout))
+def _tell(outcome: Outcome, what: str) -> None:
+    codes = f"{outcome.codes}, hung up {outcome.hung_up}, lost {outcome.lost}"
+    times = f"p50 {outcome.p50_ms} p99 {outcome.p99_ms} ms, refused p50 {outcome.refused_p50_ms} p99 {outcome.refused_p99_ms} ms"
+    print(f"  {what}: {outcome.useful_per_s:.1f} useful/s, {codes}, {times}", file=sys.stderr, flush=True)
 
 
-def crowd(seconds: float, repeats: int, *, tell: bool) -> list[Row]:
+def _alone_ms(target: Target, warm_s: float, seconds: float) -> float:
+    """The p50 of one patient client after `warm_s`."""
+    return closed_loop(target, 1, seconds, warm_s=warm_s).p50_ms or float("inf")
+
+
+def crowd(seconds: float, repeats: int, *, told: bool) -> list[Row]:
     """512 clients with 500 ms patience in a closed loop: useful answers a second, and how soon it is over when they go."""
-    (image,) = random_jpegs(1, 160, 120, 85)
-    options = {"clients": 512, "seconds": seconds, "patience_ms": 500, "tell": tell, "pause_s": 0.05}
+    shares, backs = [], []
     with served(_SIMULATED) as worker:
-        seen = [_load("crowd", worker.url, image, options) for _ in range(repeats)]
-    useful_per_s = statistics.median(one["useful_per_s"] for one in seen)
-    share, reach = useful_per_s / _CAPACITY_PER_S, 0.90 if tell else 0.80
-    back = statistics.median(one["after_p50_ms"] / one["before_p50_ms"] for one in seen)
-    who = "512 clients with 500 ms patience, " + ("told by header" if tell else "not told: they hang up and come again")
-    settings = f"simulated 20 ms + 1 ms/image, ceiling 32, 50 ms pause when refused, {repeats} runs of {seconds:.0f} s, median"
+        target = Target(worker.url, random_jpegs(1, 160, 120, 85))
+        for _ in range(repeats):
+            before_ms = _alone_ms(target, 0.5, 1.5)
+            seen = closed_loop(target, 512, seconds, warm_s=1.0, patience_ms=_PATIENCE_MS, told=told, pause_ms=_PAUSE_MS)
+            _tell(seen, f"crowd, {told=}")
+            shares.append(seen.useful_per_s / _CAPACITY_PER_S)
+            backs.append(_alone_ms(target, 1.0, 1.5) / before_ms)
+    share, back, reach = statistics.median(shares), statistics.median(backs), 0.90 if told else 0.80
+    who = "512 clients with 500 ms patience, " + ("told by header" if told else "not told: they hang up and come again")
+    settings = f"{_ACCELERATOR}, {_PAUSE_MS:.0f} ms pause when refused, {repeats} runs of {seconds:.0f} s, median"
+    useful = f"{share:.3f} ({share * _CAPACITY_PER_S:.0f}/s)"
     return [
-        Row(f"{who}: useful answers, share of capacity", f">= {reach:.2f}", f"{share:.3f} ({useful_per_s:.0f}/s)",
-            share >= reach, settings),
+        Row(f"{who}: useful answers, share of capacity", f">= {reach:.2f}", useful, share >= reach, settings),
         Row(f"{who}: p50 of one client 1 s after they left", f"<= {_BACK_TO_NORMAL} x before", f"{back:.2f} x",
             back <= _BACK_TO_NORMAL, settings),
     ]  # fmt: skip
 
 
 def bursts(repeats: int) -> list[Row]:
-    """Ten times the base rate for 2 s, clients that say 100 ms: who is answered is answered in time."""
-    (image,) = random_jpegs(1, 160, 120, 85)
-    options = {"base_per_s": 200, "bursts": 3, "period_s": 5.0, "objective_ms": 100}
-    with served((*_SIMULATED, "--objective-ms", "100")) as worker:
-        seen = [_load("bursts", worker.url, image, options) for _ in range(repeats)]
-    share = statistics.median(one["within"] / max(1, one["answered"]) for one in seen)
-    per_s = statistics.median(one["answered_per_s"] for one in seen)
-    refused_ms = statistics.median(one["refused_p50_ms"] or 0.0 for one in seen)
-    settings = f"simulated 20 ms + 1 ms/image, Poisson 200/s, 2,000/s for 2 s every 5 s, {repeats} runs of 3 bursts, median"
-    text = f"{share:.4f} (answered {per_s:.0f}/s, refused after {refused_ms:.1f} ms at the median)"
+    """Ten times the base rate for 2 s, clients that say 100 ms and wait longer: who is answered is answered in time."""
+    shares, rates, refused_ms = [], [], []
+    phases = [(_BASE_PER_S, _CALM_S), (10 * _BASE_PER_S, _BURST_S)] * _BURSTS
+    with served((*_SIMULATED, "--objective-ms", str(_OBJECTIVE_MS))) as worker:
+        target = Target(worker.url, random_jpegs(1, 160, 120, 85), headers=(f"{TELL_HEADER}: {_OBJECTIVE_MS}",))
+        for repeat in range(repeats):
+            found = open_loop(target, phases, seed=7 + repeat, objective_ms=_OBJECTIVE_MS)[1::2]
+            for one in found:
+                _tell(one, "burst")
+            answered = sum(one.codes.get("200", 0) for one in found)
+            shares.append(sum(one.useful for one in found) / max(1, answered))
+            rates.append(answered / (_BURSTS * _BURST_S))
+            refused_ms += [one.refused_p50_ms for one in found if one.refused_p50_ms is not None]
+    share, late_ms = statistics.median(shares), statistics.median(refused_ms) if refused_ms else 0.0
+    rate = f"{_BASE_PER_S}/s, {10 * _BASE_PER_S:,}/s for {_BURST_S:.0f} s every {_CALM_S + _BURST_S:.0f} s"
+    settings = f"{_ACCELERATOR}, Poisson {rate}, patience told, {repeats} runs of {_BURSTS} bursts, median"
+    text = f"{share:.4f} (answered {statistics.median(rates):.0f}/s, refused after {late_ms:.1f} ms at the median)"
     return [Row("bursts x10 on a 100 ms objective: in time / answered", ">= 0.99", text, share >= 0.99, settings)]
 
 
 def overload(seconds: float, repeats: int) -> list[Row]:
     """All rows."""
-    return [*crowd(seconds, repeats, tell=True), *crowd(seconds, repeats, tell=False), *bursts(repeats)]
+    return [*crowd(seconds, repeats, told=True), *crowd(seconds, repeats, told=False), *bursts(repeats)]
 
 
 def main() -> int:
@@ -79,10 +89,9 @@ def main() -> int:
     parser.add_argument("--only", choices=["told", "untold", "bursts"])
     options = parser.parse_args()
     rows: list[Row] = []
-    if options.only in (None, "told"):
-        rows += crowd(options.seconds, options.repeats, tell=True)
-    if options.only in (None, "untold"):
-        rows += crowd(options.seconds, options.repeats, tell=False)
+    if options.only != "bursts":
+        for told in [options.only == "told"] if options.only else [True, False]:
+            rows += crowd(options.seconds, options.repeats, told=told)
     if options.only in (None, "bursts"):
         rows += bursts(options.repeats)
     for row in rows:
