@@ -4,7 +4,8 @@ import re
 from typing import Final
 
 REASONS: Final = (
-    "DownloadFailed", "ChecksumMismatch", "UnsupportedModel", "FixedBatch", "DoesNotFit", "DeviceUnavailable", "BadConfiguration",
+    "DownloadFailed", "ChecksumMismatch", "UnsupportedModel", "FixedBatch", "DoesNotFit", "DeviceUnavailable", "ApiKeysMissing",
+    "BadConfiguration",
 )  # fmt: skip
 """Exit code 2 reasons; each becomes the reason of a condition."""
 

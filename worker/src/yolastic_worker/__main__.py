@@ -1,4 +1,4 @@
-"""The command `yolastic-worker`: serve and fetch. One sentence on stderr when it cannot, never a traceback."""
+"""The command `yolastic-worker`: serve, fetch and hash-key. One sentence on stderr when it cannot, never a traceback."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from yolastic_contract.failure import render_failure
 from yolastic_worker.lifecycle import ExitCode
-from yolastic_worker.settings import FetchSettings, ServeSettings, parse_arguments, termination_log_of
+from yolastic_worker.settings import FetchSettings, HashKeySettings, ServeSettings, parse_arguments, termination_log_of
 from yolastic_worker.types import WorkerFailure
 
 
@@ -45,11 +45,16 @@ def _tell(failure: WorkerFailure, termination_log: Path | None) -> None:
             termination_log.write_text(line + "\n", "utf-8")
 
 
-def _run(settings: ServeSettings | FetchSettings) -> ExitCode:
+def _run(settings: ServeSettings | FetchSettings | HashKeySettings) -> ExitCode:
     if isinstance(settings, FetchSettings):
         from yolastic_worker.fetch import fetch  # noqa: PLC0415 - neither command needs the other's imports
 
         fetch(settings)
+        return ExitCode.DRAINED
+    if isinstance(settings, HashKeySettings):
+        from yolastic_worker.hash_key import hash_key  # noqa: PLC0415
+
+        hash_key(settings)
         return ExitCode.DRAINED
     _log(settings.log_format)
     from yolastic_worker.serve import serve  # noqa: PLC0415

@@ -8,6 +8,7 @@ from typing import Any, Final, NoReturn
 
 from yolastic_contract.names import CONTROL_PORT, DATA_PORT, TERMINATION_LOG, WORKER_ENV_PREFIX
 from yolastic_contract.quantity import parse_bytes
+from yolastic_worker.api.url_rules import UrlHosts, parse_hosts
 from yolastic_worker.engine.simulated import Simulation, parse_simulation
 from yolastic_worker.types import WorkerFailure
 
@@ -47,6 +48,9 @@ class ServeSettings:
     threads: int
     decode_threads: int
     body_limit_bytes: int
+    api_keys_file: Path | None
+    url_hosts: UrlHosts | None
+    url_timeout_s: float
     propagation_delay_s: float
     drain_timeout_s: float
     termination_log: Path | None
@@ -68,6 +72,17 @@ class FetchSettings:
     limit_bytes: int
     timeout_s: float
     termination_log: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class HashKeySettings:
+    """Everything `yolastic-worker hash-key` was told."""
+
+    name: str
+    rate_per_s: str
+    daily_quota: str
+    """Both as the line has them; empty: none."""
+    from_stdin: bool
 
 
 def available_cores(cpu_max: Path = _CGROUP_CPU_MAX) -> int:
@@ -128,6 +143,13 @@ def _size(text: str) -> tuple[int, int]:
     return int(parts[1]), int(parts[0])
 
 
+def _hosts(text: str) -> UrlHosts | None:
+    try:
+        return parse_hosts(text) if text.strip() else None
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _bytes(text: str) -> int:
     try:
         return parse_bytes(text)
@@ -174,6 +196,20 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--threads", type=_whole(0, 1024), default=0, help="of one run on the CPU; 0: all cores")
     _add(parser, "--decode-threads", type=_whole(0, 1024), default=0, help="0: as many as cores, at most 16")
     _add(parser, "--body-limit", type=_bytes, default="32Mi", help="largest request body")
+    _add(
+        parser,
+        "--api-keys-file",
+        type=Path,
+        help="lines name:sha256[:rate per second[:daily quota]]; with it nobody is served without a key (see hash-key)",
+    )
+    _add(
+        parser,
+        "--url-hosts",
+        type=_hosts,
+        default="",
+        help="hosts that images may be fetched from over https, host[:port] or *.domain, with commas; none: no URL is fetched",
+    )
+    _add(parser, "--url-timeout-s", type=_seconds, default=10.0, help="the longest to fetch an image; a client may wait shorter")
     _add(parser, "--propagation-delay-s", type=_seconds, default=5.0, help="how long others may still send after a drain began")
     _add(parser, "--drain-timeout-s", type=_seconds, default=60.0, help="the longest to finish what was accepted")
     _add(parser, "--log-format", choices=["text", "json"], default="text")
@@ -187,6 +223,13 @@ def _fetch_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--timeout-s", type=_seconds, default=600.0, help="for the whole download")
 
 
+def _hash_key_flags(parser: argparse.ArgumentParser) -> None:
+    _add(parser, "--name", required=True, help="of the client the key is for; it stands in the file beside the key's hash")
+    _add(parser, "--rate-per-s", default="", help="requests a second that one worker takes with this key; default: no limit")
+    _add(parser, "--daily-quota", default="", help="requests a day (UTC) that one worker takes with this key; default: no limit")
+    _add(parser, "--stdin", action="store_true", help="hash the key on standard input instead of making one")
+
+
 def termination_log_of(arguments: list[str]) -> Path | None:
     """Where the reason goes, for when the rest of the command line cannot be read."""
     parser = _Parser(add_help=False, allow_abbrev=False)
@@ -198,7 +241,7 @@ def termination_log_of(arguments: list[str]) -> Path | None:
     return told
 
 
-def parse_arguments(arguments: list[str]) -> ServeSettings | FetchSettings:
+def parse_arguments(arguments: list[str]) -> ServeSettings | FetchSettings | HashKeySettings:
     """Settings from the command line and the environment.
 
     Raises:
@@ -211,13 +254,19 @@ def parse_arguments(arguments: list[str]) -> ServeSettings | FetchSettings:
     fetch = commands.add_parser(
         "fetch", help="download a model and verify it", formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    hash_key = commands.add_parser(
+        "hash-key", help="make an API key, or hash one", formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
     _serve_flags(serve)
     _fetch_flags(fetch)
+    _hash_key_flags(hash_key)
     for command in (serve, fetch):
         _add(command, "--termination-log", type=Path, help=f"where the reason of a failed start goes, such as {TERMINATION_LOG}")
     told = parser.parse_args(arguments)
     if told.command == "fetch":
         return FetchSettings(told.uri, told.sha256, told.output, told.limit, told.timeout_s, told.termination_log)
+    if told.command == "hash-key":
+        return HashKeySettings(told.name, told.rate_per_s, told.daily_quota, told.stdin)
     return _serve_settings(told)
 
 
@@ -239,6 +288,7 @@ def _serve_settings(told: argparse.Namespace) -> ServeSettings:
         shared=told.shared, queue_length=told.queue_length, memory_limit_bytes=told.memory_limit,
         objective_s=None if told.objective_ms is None else told.objective_ms / 1e3, threads=told.threads or cores,
         decode_threads=told.decode_threads or min(cores, 16), body_limit_bytes=told.body_limit,
+        api_keys_file=told.api_keys_file, url_hosts=told.url_hosts, url_timeout_s=told.url_timeout_s,
         propagation_delay_s=told.propagation_delay_s, drain_timeout_s=told.drain_timeout_s,
         termination_log=told.termination_log, log_format=told.log_format,
     )  # fmt: skip

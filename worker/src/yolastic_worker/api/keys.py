@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from yolastic_worker.api.http import Refusal, Request
+from yolastic_worker.types import WorkerFailure
 
 logger = logging.getLogger(__name__)
 
@@ -287,3 +288,21 @@ class Gate:
 
 def _unauthorized(message: str, detail: bytes) -> Refusal:
     return Refusal(401, "unauthorized", message, headers=((b"www-authenticate", b'Bearer realm="yolastic"' + detail),))
+
+
+def open_gate(path: Path | None) -> Gate:
+    """The door with the keys of this file; without a file it stands open.
+
+    Raises:
+        WorkerFailure: ApiKeysMissing there is no such file; BadConfiguration it cannot be used.
+    """
+    if path is None:
+        return Gate(None)
+    try:
+        return Gate(KeyRing(path))
+    except FileNotFoundError as error:
+        raise WorkerFailure("ApiKeysMissing", f"there is no API keys file {path}") from error
+    except OSError as error:
+        raise WorkerFailure("BadConfiguration", f"the API keys file {path} cannot be read: {error.strerror}") from error
+    except KeyFileError as error:
+        raise WorkerFailure("BadConfiguration", f"the API keys file {path} cannot be used: {error}") from error
