@@ -24,7 +24,7 @@ def test_defaults() -> None:
     settings = _serve("--model", "/models/weld.onnx")
     assert (settings.name, settings.port, settings.control_port, settings.max_batch) == ("weld", 8000, 9000, 32)
     assert (settings.max_delay_s, settings.eager_size, settings.queue_length) == (0.010, 4, 256)
-    assert (settings.patience_s, settings.body_limit_bytes) == (10.0, 32 * 2**20)
+    assert (settings.patience_s, settings.limits.body_bytes) == (10.0, 32 * 2**20)
     assert (settings.propagation_delay_s, settings.drain_timeout_s) == (5.0, 60.0)
     assert settings.threads >= 1
     assert 1 <= settings.decode_threads <= 16

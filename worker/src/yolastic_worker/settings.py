@@ -10,6 +10,7 @@ from yolastic_contract.names import CONTROL_PORT, DATA_PORT, TERMINATION_LOG, WO
 from yolastic_contract.quantity import parse_bytes
 from yolastic_worker.api.url_rules import UrlHosts, parse_hosts
 from yolastic_worker.engine.simulated import Simulation, parse_simulation
+from yolastic_worker.limits import DEFAULT_LIMITS, Limits, Rule, from_told, parse_formats, rules
 from yolastic_worker.types import WorkerFailure
 
 _DEFAULT_PATIENCE_S: Final = 10.0
@@ -47,7 +48,8 @@ class ServeSettings:
     objective_s: float | None
     threads: int
     decode_threads: int
-    body_limit_bytes: int
+    limits: Limits
+    """At the door."""
     api_keys_file: Path | None
     url_hosts: UrlHosts | None
     url_timeout_s: float
@@ -163,6 +165,28 @@ def _digest(text: str) -> str:
     return text.lower()
 
 
+def _limit(rule: Rule) -> Any:
+    def parse(text: str) -> Any:
+        try:
+            value = {"bytes": parse_bytes, "count": int, "seconds": float, "formats": parse_formats}[rule.kind](text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not what {rule.flag} takes: {rule.kind}") from error
+        if rule.kind != "formats" and not rule.low <= value <= rule.high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not from {rule.low} to {rule.high}")
+        return value
+
+    return parse
+
+
+def _limit_flags(parser: argparse.ArgumentParser) -> None:
+    for name, rule in rules().items():
+        kind = "" if rule.kind == "count" else f"{rule.kind}: "
+        value = getattr(DEFAULT_LIMITS, name)
+        default = ",".join(value) if rule.kind == "formats" else value
+        help_text, shown = kind + rule.reason, rule.kind.upper()
+        _add(parser, rule.flag, dest="limit_" + name, type=_limit(rule), default=default, metavar=shown, help=help_text)
+
+
 def _serve_flags(parser: argparse.ArgumentParser) -> None:
     port, fd = _whole(0, 65535), _whole(3, 1 << 20)
     _add(parser, "--model", type=Path, help="ONNX file with a dynamic batch; optional with the simulated backend")
@@ -195,7 +219,7 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--objective-ms", type=_whole(1, 600_000), help="latency objective; 5 times it is a client's default patience")
     _add(parser, "--threads", type=_whole(0, 1024), default=0, help="of one run on the CPU; 0: all cores")
     _add(parser, "--decode-threads", type=_whole(0, 1024), default=0, help="0: as many as cores, at most 16")
-    _add(parser, "--body-limit", type=_bytes, default="32Mi", help="largest request body")
+    _limit_flags(parser)
     _add(
         parser,
         "--api-keys-file",
@@ -287,7 +311,7 @@ def _serve_settings(told: argparse.Namespace) -> ServeSettings:
         max_batch=told.max_batch, window=told.window, max_delay_s=told.max_delay_ms / 1e3, eager_size=told.eager_size,
         shared=told.shared, queue_length=told.queue_length, memory_limit_bytes=told.memory_limit,
         objective_s=None if told.objective_ms is None else told.objective_ms / 1e3, threads=told.threads or cores,
-        decode_threads=told.decode_threads or min(cores, 16), body_limit_bytes=told.body_limit,
+        decode_threads=told.decode_threads or min(cores, 16), limits=from_told(vars(told)),
         api_keys_file=told.api_keys_file, url_hosts=told.url_hosts, url_timeout_s=told.url_timeout_s,
         propagation_delay_s=told.propagation_delay_s, drain_timeout_s=told.drain_timeout_s,
         termination_log=told.termination_log, log_format=told.log_format,
