@@ -34,8 +34,8 @@ class Rule:
     high: int = 2**40
 
 
-def _limit(default: Any, flag: str, kind: str, reason: str, low: int = 1, high: int = 2**40) -> Any:
-    return field(default=default, metadata={"rule": Rule(flag, kind, reason, low, high)})
+def _limit(default: Any, flag: str, kind: str, reason: str, *between: int) -> Any:
+    return field(default=default, metadata={"rule": Rule(flag, kind, reason, *between)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -165,10 +166,13 @@ def _digest(text: str) -> str:
     return text.lower()
 
 
+_KINDS: Final[dict[str, Callable[[str], Any]]] = {"bytes": parse_bytes, "count": int, "seconds": float, "formats": parse_formats}
+
+
 def _limit(rule: Rule) -> Any:
     def parse(text: str) -> Any:
         try:
-            value = {"bytes": parse_bytes, "count": int, "seconds": float, "formats": parse_formats}[rule.kind](text)
+            value = _KINDS[rule.kind](text)
         except ValueError as error:
             raise argparse.ArgumentTypeError(f"{text!r} is not what {rule.flag} takes: {rule.kind}") from error
         if rule.kind != "formats" and not rule.low <= value <= rule.high:
