@@ -58,7 +58,7 @@ def _prober(worker: Any, jpeg: bytes, prober: Callable[..., Any]) -> Iterator[No
         (b"--x--\r\n", "multipart/form-data", "", 400, "bad_form"),
         (
             b'--x\r\nContent-Disposition: form-data; name="source"\r\n\r\nhttps://example.com/a.jpg\r\n--x--\r\n',
-            "multipart/form-data; boundary=x", "", 422, "url_not_enabled",
+            "multipart/form-data; boundary=x", "", 403, "url_input_off",
         ),
         (
             b'--x\r\nContent-Disposition: form-data; name="source"\r\n\r\n!!!\r\n--x--\r\n',

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from yolastic_worker.api.http import Refusal
 from yolastic_worker.api.multipart import parse_form
+from yolastic_worker.api.remote import Url
 
 TYPE = b"multipart/form-data; boundary=frontier"
 
@@ -38,6 +39,11 @@ def test_source_is_base64_also_as_a_data_url() -> None:
     assert form.files == [b"picture", b"picture"]
 
 
+def test_source_may_be_a_url_that_is_fetched_later() -> None:
+    form = parse_form(TYPE, _body(("file", b"a"), ("source", b" HTTPS://example.com/ "), ("source", b"http://169.254.169.254/")))
+    assert form.files == [b"a", Url("HTTPS://example.com/"), Url("http://169.254.169.254/")]
+
+
 @pytest.mark.parametrize(
     ("content_type", "body", "status", "code"),
     [
@@ -46,8 +52,6 @@ def test_source_is_base64_also_as_a_data_url() -> None:
         (TYPE, b"", 400, "bad_form"),
         (TYPE, b"rubbish", 400, "bad_form"),
         (TYPE, _body(("file", b"a" * 100))[:-20], 400, "bad_form"),
-        (TYPE, _body(("source", b"http://169.254.169.254/latest")), 422, "url_not_enabled"),
-        (TYPE, _body(("source", b"HTTPS://example.com/")), 422, "url_not_enabled"),
         (TYPE, _body(("source", b"file:///etc/passwd")), 422, "bad_source"),
         (TYPE, _body(*(("x", b"1"),) * 300), 422, "bad_form"),
     ],

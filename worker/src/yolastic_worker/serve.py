@@ -16,6 +16,8 @@ import uvloop
 from yolastic_worker import __version__
 from yolastic_worker.allocator import keep_freed_memory
 from yolastic_worker.api.app import data_application
+from yolastic_worker.api.keys import open_gate
+from yolastic_worker.api.remote import Remote, RemoteLimits
 from yolastic_worker.batcher import BatchRules, Window
 from yolastic_worker.control import ControlThread
 from yolastic_worker.engine.base import Engine
@@ -70,6 +72,8 @@ class Worker:
         self.settings = settings
         self.lifecycle = Lifecycle()
         self.metrics = WorkerMetrics(settings.name)
+        self.gate = open_gate(settings.api_keys_file)
+        self.remote = Remote(settings.url_hosts, RemoteLimits(settings.limits.body_bytes, settings.url_timeout_s))
         self.pipeline: Pipeline | None = None
         self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._failure: BaseException | None = None

@@ -5,7 +5,9 @@ from typing import Protocol
 
 from yolastic_worker import __version__
 from yolastic_worker.api.http import Application, Refusal, Reply, Request, json_reply
+from yolastic_worker.api.keys import Gate
 from yolastic_worker.api.predict import Predict, PredictSettings
+from yolastic_worker.api.remote import Remote
 from yolastic_worker.decode import ImageLimits
 from yolastic_worker.lifecycle import Lifecycle
 from yolastic_worker.metrics import WorkerMetrics
@@ -23,6 +25,8 @@ class Serving(Protocol):
     lifecycle: Lifecycle
     metrics: WorkerMetrics
     pipeline: Pipeline | None
+    gate: Gate
+    remote: Remote
 
 
 class _Data:
@@ -41,6 +45,7 @@ class _Data:
 
     async def predict(self, request: Request) -> Reply:
         """Detections of one image or several."""
+        self._worker.gate.enter(request)
         pipeline = self._pipeline()
         if self._predict is None:
             settings, info = self._worker.settings, pipeline.engine.info
@@ -50,14 +55,16 @@ class _Data:
                 version[name] = number
             self._predict = Predict(
                 pipeline,
-                PredictSettings(settings.name, version, settings.patience_s, settings.body_limit_bytes),
+                PredictSettings(settings.name, version, settings.patience_s, settings.limits.body_bytes),
                 self._worker.metrics,
                 self._pool,
+                self._worker.remote,
             )
         return await self._predict(request)
 
     async def info(self, request: Request) -> Reply:
         """What is served, by what, within which limits."""
+        self._worker.gate.enter(request)
         pipeline, settings = self._pipeline(), self._worker.settings
         info, limits = pipeline.engine.info, ImageLimits()
         return json_reply({
@@ -70,7 +77,7 @@ class _Data:
                 "simulated": info.simulated,
             },
             "limits": {
-                "bodyBytes": settings.body_limit_bytes, "pixels": limits.max_pixels, "side": limits.max_side,
+                "bodyBytes": settings.limits.body_bytes, "pixels": limits.max_pixels, "side": limits.max_side,
                 "batch": pipeline.ceiling()[0].ceiling, "queue": settings.queue_length, "patienceSeconds": settings.patience_s,
             },
         })  # fmt: skip

@@ -8,6 +8,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from yolastic_worker.api.http import Refusal
+from yolastic_worker.api.remote import Url
 
 _MAX_PARTS = 256
 
@@ -16,8 +17,8 @@ _MAX_PARTS = 256
 class Form:
     """What a form holds."""
 
-    files: list[bytes] = field(default_factory=list)
-    """In their order: parts named `file`, and `source` decoded from base64."""
+    files: list[bytes | Url] = field(default_factory=list)
+    """In their order: parts named `file`, and `source`: decoded from base64, or a URL that is yet to be fetched."""
     fields: dict[str, str] = field(default_factory=dict)
 
 
@@ -64,9 +65,14 @@ class _Collector:
         self.ended = True
 
 
-def _source(text: str) -> bytes:
+def parse_source(text: str) -> bytes | Url:
+    """An image in base64, also as a data URL, or the URL of one.
+
+    Raises:
+        Refusal: 422 it is none of these.
+    """
     if text[:8].lower().startswith(("http:", "https:")):
-        raise Refusal(422, "url_not_enabled", "source: fetching URLs is not enabled; send the image itself")
+        return Url(text)
     encoded = text.split(",", 1)[1] if text.startswith("data:") and "," in text else text
     try:
         return base64.b64decode(encoded, validate=True)
@@ -100,7 +106,7 @@ def parse_form(content_type: bytes, body: bytes) -> Form:
         if name == "file":
             form.files.append(data)
         elif name == "source" and data:
-            form.files.append(_source(data.decode("utf-8", "replace").strip()))
+            form.files.append(parse_source(data.decode("utf-8", "replace").strip()))
         elif len(data) <= 1024:
             form.fields[name] = data.decode("utf-8", "replace")
     return form

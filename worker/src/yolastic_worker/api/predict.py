@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
 from yolastic_worker.admission import Accepted, Refused
 from yolastic_worker.api.http import ClientGone, Refusal, Reply, Request, json_reply
-from yolastic_worker.api.multipart import parse_form
+from yolastic_worker.api.multipart import parse_form, parse_source
 from yolastic_worker.api.parameters import Parameters, parse_parameters, patience_s
+from yolastic_worker.api.remote import Remote, Url, Watch
 from yolastic_worker.api.ultralytics import render_boxes, render_image, render_response
 from yolastic_worker.decode import ImageRefused, decode, letterbox, read_header
 from yolastic_worker.metrics import WorkerMetrics
@@ -76,8 +77,11 @@ class Pending:
 class Predict:
     """The handler; one a worker."""
 
-    def __init__(self, pipeline: Pipeline, settings: PredictSettings, metrics: WorkerMetrics, pool: Executor) -> None:
+    def __init__(
+        self, pipeline: Pipeline, settings: PredictSettings, metrics: WorkerMetrics, pool: Executor, remote: Remote
+    ) -> None:
         self._pipeline, self._settings, self._metrics, self._pool = pipeline, settings, metrics, pool
+        self._remote = remote
         info = pipeline.engine.info
         self._names, self._height, self._width = info.names, info.height, info.width
         self._key = ShapeKey(info.height, info.width)
@@ -101,16 +105,17 @@ class Predict:
 
     async def _predict(self, request: Request, hold: Callable[[int], None]) -> Reply:
         patience = patience_s(request.headers, self._settings.patience_s)
-        bodies, parameters = await self._read(request, hold)
-        source = request.headers.get(b"x-source", b"")[:_SOURCE_LENGTH].decode("latin-1")
+        files, parameters = await self._read(request, hold)
+        watch: Watch = request.scope["watch"]
         deadline_s = request.arrived_s + patience
+        bodies = await self._remote.collect(files, deadline_s, hold, watch)
+        source = request.headers.get(b"x-source", b"")[:_SOURCE_LENGTH].decode("latin-1") or request.client
         pending = Pending(len(bodies), parameters, source=source, received_s=time.monotonic(), deadline_s=deadline_s)
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
         accepted = self._admit(bodies, pending.deadline_s)
         for index, body in enumerate(bodies):
             self._pool.submit(self._stage, pending, index, body)
         timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
-        watch: Callable[[Callable[[], None] | None], None] = request.scope["watch"]
         watch(pending.cancel)
         try:
             await pending.done
@@ -128,10 +133,14 @@ class Predict:
         if accepted.predicted_s is not None:
             self._pipeline.observe_late(accepted.predicted_s, time.monotonic() - pending.received_s)
 
-    async def _read(self, request: Request, hold: Callable[[int], None]) -> tuple[list[bytes], Parameters]:
-        """The images' bytes and what is asked of them."""
+    async def _read(self, request: Request, hold: Callable[[int], None]) -> tuple[Sequence[bytes | Url], Parameters]:
+        """The images' bytes, or where they are, and what is asked of them."""
         kind = request.content_type
         form = kind == "multipart/form-data"
+        if not kind and "source" in request.query:
+            asked = parse_parameters(request.query, self._height, self._width)
+            await request.body(0, _BODY_TIMEOUT_S)
+            return [parse_source(request.query["source"])], asked
         if not form and not kind.startswith("image/"):
             raise Refusal(415, "unsupported_content_type", "send an image/* body, or multipart/form-data with the part file")
         asked = parse_parameters(request.query, self._height, self._width)
