@@ -7,29 +7,20 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 
 from yolastic_contract.names import buckets_up_to
 from yolastic_contract.quantity import format_bytes
 from yolastic_contract.state import Fit
+from yolastic_worker.engine.agreement import Canary
 from yolastic_worker.engine.base import Engine
 from yolastic_worker.engine.metadata import EXPORT_HINT
 from yolastic_worker.memory.fit import fit_line
-from yolastic_worker.types import Boxes, DeviceLost, OutOfDeviceMemory, Pixels, WorkerFailure
+from yolastic_worker.types import DeviceLost, OutOfDeviceMemory, WorkerFailure
 
 logger = logging.getLogger(__name__)
-
-
-class Canary(NamedTuple):
-    """An image, and what the model answered to it when it was warm."""
-
-    pixels: Pixels
-    """uint8 [H, W, 3] RGB, the model's input size."""
-    boxes: Boxes
-    """float32 [M, 6] x1 y1 x2 y2 score class, input pixels, best first."""
-
 
 _RUNS = 2
 """The first run of a shape pays for choosing kernels; the second is what a batch takes."""
@@ -51,7 +42,7 @@ class Warmth:
     plan: Fit | None = None
     """Bytes at the peak of a batch, from the model's file alone, as it was known before anything ran."""
     canary: Canary | None = None
-    """An image and what the model answers to it: for the same question later."""
+    """An image and what the model answers to it: `canary.differs(engine.run([canary.pixels])[0], head)` asks it again."""
 
     @property
     def largest(self) -> int:
