@@ -9,6 +9,7 @@ from typing import NoReturn
 from yolastic_cli import up
 from yolastic_cli.demo import play
 from yolastic_cli.errors import CliError
+from yolastic_cli.simulate import command as simulate
 
 
 class _Parser(argparse.ArgumentParser):
@@ -25,6 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=_Parser)
     up.configure(commands.add_parser("up", help=up.HELP, description=up.HELP))
     play.configure(commands.add_parser("demo", help=play.HELP, description=play.HELP))
+    simulate.configure(commands.add_parser("simulate", help=simulate.HELP, description=simulate.HELP))
     return parser
 
 

@@ -1,0 +1,42 @@
+"""`yolastic simulate SCENARIO`: what serving would come to, computed in a minute with the real state machines."""
+
+import argparse
+import json
+
+from yolastic_cli.up import duration
+
+HELP = "the worker's and the operator's own rules on a fast clock, with a simulated device"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("scenario", choices=["factory"], help="factory: a plant's day with fixed and with elastic batches")
+    parser.add_argument("--seed", type=int, default=7, help="of the arrivals; the same seed gives the same figures (default: 7)")
+    parser.add_argument(
+        "--hour", type=hour, default="20s", metavar="TIME", help="simulated time for an hour of the day, 1s to 1h (default: 20s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(run=run)
+
+
+def hour(text: str) -> float:
+    """Seconds an hour of the day takes."""
+    hour_s = duration(text)
+    if not 1 <= hour_s <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not a time from 1s to 1h")
+    return hour_s
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Simulate and show; 1 when a figure that the design promises was not reached."""
+    # numpy and rich take a moment that every other command would wait.
+    from rich.console import Console  # noqa: PLC0415
+
+    from yolastic_cli.simulate import factory, report  # noqa: PLC0415
+
+    found = factory.play(arguments.seed, arguments.hour)
+    if arguments.json:
+        print(json.dumps(report.as_json(found), indent=2))
+    else:
+        report.show_factory(found, Console())
+    return 0 if all(claim.held for claim in found.claims) else 1
