@@ -1,38 +1,34 @@
-"""Real error texts of ONNX Runtime and CUDA, and what they mean."""
+"""Error texts of ONNX Runtime, CUDA, cuDNN and cuBLAS (corpus/*.txt), and what each means. Host and node names are made up."""
+
+from pathlib import Path
 
 import pytest
 
 from yolastic_worker.engine.errors import classify
-from yolastic_worker.types import DeviceLost, OutOfDeviceMemory
+
+CORPUS = sorted((Path(__file__).parent / "corpus").glob("*.txt"))
 
 
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (
-            RuntimeError(
-                "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. "
-                "bfc_arena.cc:376 void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool) "
-                "Failed to allocate memory for requested buffer of size 419430400"
-            ),
-            OutOfDeviceMemory,
-        ),
-        (
-            RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=a ; expr=cudaMalloc((void**)&p, size);"),
-            OutOfDeviceMemory,
-        ),
-        (RuntimeError("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0"), OutOfDeviceMemory),
-        (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED"), OutOfDeviceMemory),
-        (RuntimeError("std::bad_alloc"), OutOfDeviceMemory),
-        (MemoryError(), OutOfDeviceMemory),
-        (RuntimeError("CUDA failure 700: an illegal memory access was encountered ; GPU=0"), DeviceLost),
-        (RuntimeError("CUDA failure 719: unspecified launch failure ; GPU=0"), DeviceLost),
-        (RuntimeError("CUDA failure 214: uncorrectable ECC error encountered"), DeviceLost),
-        (RuntimeError("CUDA failure 100: no CUDA-capable device is detected"), DeviceLost),
-        (RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input: images"), None),
-        (ValueError("something else, of size 700"), None),
-    ],
-)
-def test_classify(error: Exception, kind: type[Exception] | None) -> None:
-    found = classify(error)
-    assert (type(found) if found is not None else None) is kind
+@pytest.mark.parametrize("path", CORPUS, ids=lambda path: path.stem)
+def test_corpus(path: Path) -> None:
+    """First line `class: NAME`, second `source: …`, then the text as it comes out of the runtime."""
+    head, _, text = path.read_text().partition("\n\n")
+    kind, source = (line.split(": ", 1)[1] for line in head.splitlines())
+    assert text.strip()
+    assert source
+    for error in (RuntimeError(text), Exception(text.replace("\n", " "))):
+        found = classify(error)
+        assert ("None" if found is None else type(found).__name__) == kind
+        assert found is None or text.strip() not in str(found), "what a device says is for the log, not for clients"
+
+
+def test_the_corpus_has_every_class() -> None:
+    kinds = [path.read_text().splitlines()[0].removeprefix("class: ") for path in CORPUS]
+    assert {kind: kinds.count(kind) >= 5 for kind in ("OutOfDeviceMemory", "DeviceLost", "TransientFailure", "None")} == {
+        "OutOfDeviceMemory": True, "DeviceLost": True, "TransientFailure": True, "None": True,
+    }  # fmt: skip
+
+
+def test_python_s_own_out_of_memory() -> None:
+    assert type(classify(MemoryError())).__name__ == "OutOfDeviceMemory"
+    assert classify(ValueError("something else")) is None

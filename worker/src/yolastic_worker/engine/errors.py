@@ -5,22 +5,28 @@ with the class it must have, are in tests/worker/engine/corpus.
 """
 
 import re
+from typing import Final
 
 from yolastic_worker.types import DeviceLost, OutOfDeviceMemory, TransientFailure
 
-_OUT_OF_MEMORY = re.compile(
-    r"out of memory|Failed to allocate memory|BFCArena::AllocateRawInternal|CUDA failure 2:|CUDNN_STATUS_ALLOC_FAILED"
-    r"|CUBLAS_STATUS_ALLOC_FAILED|bad_alloc|bad allocation",
+_OUT_OF_MEMORY: Final = re.compile(
+    r"out of memory|BFCArena::AllocateRawInternal|Failed to allocate memory|is smaller than requested bytes|CUDA failure 2:"
+    r"|CU(?:DNN|BLAS)_STATUS_(?:\w+_)?ALLOC(?:ATION)?_FAILED|bad_alloc|bad allocation",
     re.IGNORECASE,
 )
-_DEVICE_LOST = re.compile(
-    r"CUDA failure (?:46|100|101|214|219|220|226|700|702|709|710|714|715|716|717|718|719|721|999):"
+_DEVICE_LOST: Final = re.compile(
+    # cudaError: 3 initialization, 4 driver shutting down, 46 unavailable, 1xx no such device, 2xx ECC and NVLink, 304 the system,
+    # 7xx what ends a context, 999 unknown; 77 is 700 before CUDA 10.1
+    r"CUDA failure (?:3|4|46|77|100|101|214|219|220|226|304|700|702|709|710|714|715|716|717|718|719|721|999):"
     r"|illegal memory access|unspecified launch failure|misaligned address|device-side assert|uncorrectable (?:NVLink|ECC)"
-    r"|no CUDA-capable device|GPU is lost|fallen off the bus|CUDNN_STATUS_EXECUTION_FAILED",
+    r"|no CUDA-capable device|GPU is lost|fallen off the bus"
+    # Handles that cannot be made fail every batch: it is in no image.
+    r"|CU(?:DNN|BLAS)_STATUS_(?:EXECUTION_FAILED|NOT_INITIALIZED|MAPPING_ERROR)",
     re.IGNORECASE,
 )
-_TRANSIENT = re.compile(
-    r"CUDA failure (?:600|900|901|906):|operation not permitted when stream is capturing|temporarily unavailable|timed out",
+_TRANSIENT: Final = re.compile(
+    # cudaError: 600 not ready, 802 system not yet initialized, 900-908 something else while a graph was being captured
+    r"CUDA failure (?:600|802|90[0-8]):|when stream is capturing|temporarily unavailable|Interrupted system call",
     re.IGNORECASE,
 )
 

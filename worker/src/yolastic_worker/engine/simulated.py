@@ -7,16 +7,26 @@ CPU), given at the simulated pace; without one every image gets the same box.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from yolastic_worker.engine.base import Engine, EngineInfo, Outputs
+from yolastic_worker.engine.errors import classify
 from yolastic_worker.memory.probe import MemoryReading
 from yolastic_worker.postprocess import HeadKind
-from yolastic_worker.types import OutOfDeviceMemory, Pixels, WorkerFailure
+from yolastic_worker.types import Pixels, WorkerFailure
 
 _MIB = 2**20
 _WAKES_LATE_S = 0.0002
+_NO_MEMORY: Final = (
+    "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Non-zero status code returned while running Conv node. "
+    "Name:'/model.0/conv/Conv' Status Message: /onnxruntime_src/onnxruntime/core/framework/bfc_arena.cc:376 "
+    "void* onnxruntime::BFCArena::AllocateRawInternal(size_t, bool, onnxruntime::Stream*, bool, "
+    "onnxruntime::WaitNotificationFn) Failed to allocate memory for requested buffer of size {bytes}"
+)
+"""ONNX Runtime's own words: what is simulated fails as the real thing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +39,45 @@ class Simulation:
     memory_per_image_mib: float = 60.0
     memory_limit_mib: float = 4096.0
     device: str = "GPU-0"
+    memory_limit_file: str = ""
+    """A file with the limit in MiB, read before every batch while it exists: memory that another process takes and gives back."""
+    faults: str = ""
+    """A file of error texts, one a line. Each fails one batch and is taken off the file: a device that breaks. To be replaced by
+    renaming another file over it, since the engine may be reading."""
 
     def seconds(self, images: int) -> float:
         """Time of a batch."""
         return (self.fixed_ms + self.per_image_ms * images) / 1e3
 
+    def limit_bytes(self) -> int:
+        """What the device has at the moment."""
+        limit_mib = self.memory_limit_mib
+        if self.memory_limit_file:
+            try:
+                limit_mib = float(Path(self.memory_limit_file).read_text("ascii"))
+            except (OSError, ValueError):  # not there (yet), or not wholly written
+                limit_mib = self.memory_limit_mib
+        return int(limit_mib * _MIB)
+
+    def next_fault(self) -> str | None:
+        """The next error text, taken off its file; None when there is none."""
+        if not self.faults:
+            return None
+        path = Path(self.faults)
+        try:
+            lines = [line for line in path.read_text("utf-8").splitlines() if line.strip()]
+            if lines:
+                path.write_text("".join(f"{line}\n" for line in lines[1:]), "utf-8")
+        except OSError:
+            return None
+        return lines[0] if lines else None
+
     def memory_bytes(self, images: int) -> int:
         """Memory at the peak of a batch."""
         return int((self.memory_fixed_mib + self.memory_per_image_mib * images) * _MIB)
+
+
+_WORDS: Final = ("device", "memory_limit_file", "faults")
 
 
 def parse_simulation(text: str) -> Simulation:
@@ -52,7 +93,7 @@ def parse_simulation(text: str) -> Simulation:
         if key not in known or not value:
             raise WorkerFailure("BadConfiguration", f"--simulate: {part!r} is not one of {', '.join(sorted(known))} with a value")
         try:
-            values[key] = value if key == "device" else float(value)
+            values[key] = value if key in _WORDS else float(value)
         except ValueError as error:
             raise WorkerFailure("BadConfiguration", f"--simulate: {value!r} is not a number") from error
     if any(isinstance(value, float) and not 0 <= value < 1e9 for value in values.values()):
@@ -75,7 +116,7 @@ class SimulatedEngine:
     def __init__(self, simulation: Simulation, model: Engine | None = None, input_size: tuple[int, int] | None = None) -> None:
         self._simulation = simulation
         self._model = model
-        self._largest = 0
+        self._held = 0
         own = f"fixed {simulation.fixed_ms:g} ms + {simulation.per_image_ms:g} ms an image"
         if model is not None:
             base = model.info
@@ -97,9 +138,8 @@ class SimulatedEngine:
         """As `Engine.run`; the GIL is free while it sleeps until the simulated end."""
         start_s = time.perf_counter()
         count = max(len(images), padded)
-        self._largest = max(self._largest, count)
-        if self._simulation.memory_bytes(count) > self._simulation.memory_limit_mib * _MIB:
-            raise OutOfDeviceMemory(f"the simulated device has no memory for a batch of {count}")
+        self._fail(count)
+        self._held = max(self._held, count)
         if self._model is not None:
             output = self._model.run(images)
         else:
@@ -107,12 +147,22 @@ class SimulatedEngine:
         _sleep_until(start_s + self._simulation.seconds(count))
         return output
 
+    def _fail(self, count: int) -> None:
+        """As a real device would, in its words."""
+        fault = self._simulation.next_fault()
+        needed_bytes = self._simulation.memory_bytes(count)
+        if fault is None and needed_bytes > self._simulation.limit_bytes():
+            fault = _NO_MEMORY.format(bytes=needed_bytes)
+        if fault is not None:
+            error = RuntimeError(fault)
+            raise classify(error) or error from error
+
     def memory(self) -> MemoryReading:
-        """As `Engine.memory`: its own numbers."""
-        largest, self._largest = self._largest, 0
-        return MemoryReading(self._simulation.memory_bytes(largest), int(self._simulation.memory_limit_mib * _MIB))
+        """As `Engine.memory`: its own numbers. Like an arena it holds what its largest batch took."""
+        return MemoryReading(self._simulation.memory_bytes(self._held), self._simulation.limit_bytes())
 
     def shrink(self) -> None:
-        """As `Engine.shrink`; only the model behind it has anything to give back."""
+        """As `Engine.shrink`."""
+        self._held = 0
         if self._model is not None:
             self._model.shrink()
