@@ -76,10 +76,14 @@ class Image:
     finish: "Callable[[Image], None]"
     source: str = ""
     """Camera or client, when it is told."""
+    silent: bool = False
+    """Its client did not tell its patience: `deadline_s` is a guess."""
     body: bytes = field(default=b"", repr=False)
     """As the client sent it, encoded; its request holds it until it is answered, so this costs nothing."""
     cancelled: bool = False
     """The client is gone."""
+    displaced: bool = False
+    """It gave up its place in a full queue to a newer image."""
     queued_s: float = 0.0
     started_s: float = 0.0
     """Its batch began to run."""
@@ -116,3 +120,7 @@ class DeviceLost(Exception):  # noqa: N818 - the field's name for it
 
 class TransientFailure(Exception):  # noqa: N818 - as the others
     """One batch failed for a reason that passes (a timed-out or interrupted call); the same batch may be run once more."""
+
+
+class Quarantined(Exception):  # noqa: N818 - as the others
+    """The model fails on this image, alone; the same content is refused for a while."""
