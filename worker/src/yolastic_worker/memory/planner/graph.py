@@ -116,7 +116,7 @@ class _Unrolling:
             if tensor.raw_data or not tensor.dims or _has_values(tensor):
                 self.values[tensor.name] = numpy_helper.to_array(tensor)
             self.shapes[tensor.name], self.types[tensor.name] = tuple(tensor.dims), tensor.data_type
-        self.nodes = list(self.model.graph.node)
+        self.nodes = _sorted(self.model.graph)
         for _ in range(_MOST_ROUNDS):
             self._infer()
             if not self._fold():
@@ -189,6 +189,26 @@ class _Unrolling:
                     raise NotPlannable(f"its output {name} is not one answer for each image of a batch; {EXPORT_HINT}")
 
 
+def _sorted(graph: Any) -> list[Any]:
+    """The nodes, each after those it reads from: the runtime does not ask for that, shape inference does."""
+    made = {name for node in graph.node for name in node.output if name}
+    ready: list[Any] = []
+    known: set[str] = set()
+    waiting = list(graph.node)
+    while waiting:
+        later = []
+        for node in waiting:
+            if any(name in made and name not in known for name in node.input):
+                later.append(node)
+            else:
+                ready.append(node)
+                known.update(node.output)
+        if len(later) == len(waiting):
+            raise NotPlannable("its operators read from each other in a circle")
+        waiting = later
+    return ready
+
+
 def _has_values(tensor: Any) -> bool:
     return bool(tensor.float_data or tensor.int64_data or tensor.int32_data or tensor.double_data)
 
@@ -213,8 +233,10 @@ def _attributes(node: Any) -> dict[str, Any]:
 
 
 def _program(low: _Unrolling, high: _Unrolling, weights: dict[str, int]) -> Program:
-    nodes = tuple(Node(node.op_type, tuple(node.input), tuple(node.output)) for node in low.nodes)
-    if [tuple(node.output) for node in high.nodes] != [node.outputs for node in nodes]:
+    left = {tuple(node.output) for node in low.nodes}
+    numbered = [node for node in low.model.graph.node if tuple(node.output) in left]  # as in the file: the runtime's numbers
+    nodes = tuple(Node(node.op_type, tuple(node.input), tuple(node.output)) for node in numbered)
+    if {tuple(node.output) for node in high.nodes} != left:
         raise NotPlannable("it computes other things for another batch")
     inputs = tuple(entry.name for entry in low.model.graph.input if entry.name not in weights)
     made = {name for node in nodes for name in node.outputs if name}
