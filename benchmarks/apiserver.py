@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.common import ROOT
+from benchmarks.client import ROOT
 
 
 def binaries() -> Path | None:

@@ -110,7 +110,17 @@ def _run(target: Target, arguments: Sequence[str], told_ms: float | None, limit_
         raise ValueError(f"load goes to loopback only, not to {parts.hostname}")
     headers = [*target.headers, *([f"{TELL_HEADER}: {told_ms:.0f}"] if told_ms else [])]
     with ExitStack() as stack:
-        command = [*program(), "--host", "127.0.0.1", "--port", str(parts.port), "--path", target.path, "--type", target.content_type]
+        command = [
+            *program(),
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(parts.port),
+            "--path",
+            target.path,
+            "--type",
+            target.content_type,
+        ]
         for body in target.bodies:
             file = stack.enter_context(tempfile.NamedTemporaryFile())
             file.write(body)

@@ -3,7 +3,8 @@
 import time
 from pathlib import Path
 
-from benchmarks.common import ROOT, Row, closed_loop, random_jpegs, served
+from benchmarks.client import ROOT, Target, closed_loop
+from benchmarks.common import Row, random_jpegs, served
 
 
 def resident_bytes(pid: int) -> int:
@@ -16,7 +17,7 @@ def worker_at_rest(model: Path | None = None) -> list[Row]:
     """Resident memory of a worker at rest after a little load, beyond the model's own arena (its weights and one batch)."""
     path = model or ROOT / "examples/models/shapes.onnx"
     with served(("--model", str(path), "--max-batch", "8")) as worker:
-        closed_loop(worker.url, 4, 3.0, random_jpegs(1, 640, 480)[0])
+        closed_loop(Target(worker.url, random_jpegs(1, 640, 480)), 4, 3.0).clean()
         time.sleep(2.0)  # at rest: nothing runs any more
         resident = resident_bytes(worker.pid)
         fit = worker.state()["memory"]["fit"]
