@@ -34,7 +34,7 @@ def render(mark: str) -> str:
         _metrics(metrics.OPERATOR_METRICS),
         "## Answers of a worker\n",
         _statuses(),
-        'Every error has the body `{"error": {"code", "message"}}`.\n',
+        'Every error has the body `{"error": {"code", "message", "id"}}`.\n',
         "## Why a worker does not start\n",
         _endings(),
         "## `GET :9000/state`\n",

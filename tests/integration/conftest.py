@@ -42,7 +42,8 @@ class Answer:
         """The error's code; fails unless the body has the one shape of errors."""
         value = self.json()
         assert set(value) == {"error"}
-        assert set(value["error"]) == {"code", "message"}
+        assert set(value["error"]) == {"code", "message", "id"}
+        assert value["error"]["id"] == self.headers["x-request-id"]
         assert "/" not in value["error"]["message"] or "image/*" in value["error"]["message"]
         assert "Traceback" not in value["error"]["message"]
         return str(value["error"]["code"])

@@ -153,7 +153,9 @@ def test_what_is_no_http(worker: Any) -> None:
             raw.sendall(rubbish)
             answer = raw.recv(4096)
             assert answer.startswith(b"HTTP/1.1 400 "), answer
-            assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]["code"] == "bad_request"
+            error = json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]
+            assert error["code"] == "bad_request"
+            assert error["id"]
 
 
 def test_expect_100_continue_with_a_body_too_large(worker: Any) -> None:

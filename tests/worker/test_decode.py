@@ -11,7 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from yolastic_worker.decode import Header, ImageFormat, ImageLimits, ImageRefused, decode, read_header
+from yolastic_worker.decode import Header, ImageRefused, decode, read_header
+from yolastic_worker.limits import ImageFormat, Limits
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 EXTENSIONS = {ImageFormat.JPEG: ".jpg", ImageFormat.PNG: ".png", ImageFormat.WEBP: ".webp", ImageFormat.BMP: ".bmp"}
@@ -40,9 +41,9 @@ def with_orientation(jpeg: bytes, orientation: int) -> bytes:
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
 
 
-def refusal(body: bytes, limits: ImageLimits | None = None) -> ImageRefused:
+def refusal(body: bytes, limits: Limits | None = None) -> ImageRefused:
     with pytest.raises(ImageRefused) as caught:
-        read_header(body, limits or ImageLimits())
+        read_header(body, limits or Limits())
     return caught.value
 
 
@@ -138,9 +139,9 @@ def test_refusals(body: bytes, status: int, code: str) -> None:
 
 def test_limits_are_inclusive() -> None:
     body = encode(ImageFormat.PNG, picture(60, 100))
-    read_header(body, ImageLimits(max_pixels=6000, max_side=100))
-    assert refusal(body, ImageLimits(max_pixels=5999)).status == 413
-    assert refusal(body, ImageLimits(max_side=99)).status == 413
+    read_header(body, Limits(pixels=6000, side=100))
+    assert refusal(body, Limits(pixels=5999)).status == 413
+    assert refusal(body, Limits(side=99)).status == 413
 
 
 def test_top_down_bitmap_has_a_positive_height() -> None:
@@ -207,6 +208,6 @@ def test_a_damaged_image_decodes_or_is_refused(image_format: ImageFormat, data: 
     for _ in range(data.draw(st.integers(1, 4))):
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(ImageRefused):  # and nothing else
-        pixels = decode(bytes(body), ImageLimits(max_pixels=100_000))
+        pixels = decode(bytes(body), Limits(pixels=100_000))
         assert pixels.dtype == np.uint8
         assert pixels.shape[2] == 3

@@ -18,21 +18,22 @@ class Status:
 STATUSES: Final = (
     Status(200, "the boxes of every image, in order", "both"),
     Status(400, "not an image, a broken one, or a form that is cut off"),
-    Status(401, "the bearer token is missing or wrong", "control"),
-    Status(403, "the worker was started without a control token, so nobody may change it", "control"),
+    Status(401, "the API key (data port) or the bearer token (control port) is missing or wrong", "both"),
+    Status(403, "data port: no URL is fetched, or none from this host or its address; control port: there is no token", "both"),
     Status(404, "no such path", "both"),
     Status(405, "another method than the path takes", "both"),
     Status(408, "the body did not arrive in time", "both"),
     Status(413, "the body is over the limit, or the image has too many pixels", "both"),
     Status(415, "a format or content type that is not read"),
     Status(422, "a parameter is out of range or unknown, or the form has no image", "both"),
+    Status(424, "an image named by URL did not come: not in time, not whole, or not from a server with a good certificate"),
     Status(429, "refused on arrival: it could not make its deadline, or the queue is full", retry_after=True),
     Status(500, "an internal error; the worker's log has it", "both"),
     Status(503, "starting, draining, or the device failed", "both", retry_after=True),
     Status(504, "admitted, and its deadline passed before it ran; it is never run"),
     Status(507, "out of memory even alone"),
 )
-"""Every error has the body `{"error": {"code", "message"}}`."""
+"""Every error has the body `{"error": {"code", "message", "id"}}`."""
 
 EXIT_CODES: Final = {
     0: "drained",

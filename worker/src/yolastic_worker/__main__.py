@@ -1,39 +1,16 @@
 """The command `yolastic-worker`: serve, fetch and hash-key. One sentence on stderr when it cannot, never a traceback."""
 
 import contextlib
-import json
 import logging
 import os
 import sys
-import time
 from pathlib import Path
 
 from yolastic_contract.failure import render_failure
 from yolastic_worker.lifecycle import ExitCode
+from yolastic_worker.logs import set_up
 from yolastic_worker.settings import FetchSettings, HashKeySettings, ServeSettings, parse_arguments, termination_log_of
 from yolastic_worker.types import WorkerFailure
-
-
-class _JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Time, level, logger, message."""
-        entry = {
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
-            "level": record.levelname.lower(), "logger": record.name, "message": record.getMessage(),
-        }  # fmt: skip
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def _log(kind: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        _JsonFormatter() if kind == "json" else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    )
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _tell(failure: WorkerFailure, termination_log: Path | None) -> None:
@@ -56,7 +33,7 @@ def _run(settings: ServeSettings | FetchSettings | HashKeySettings) -> ExitCode:
 
         hash_key(settings)
         return ExitCode.DRAINED
-    _log(settings.log_format)
+    set_up(settings.log_format)
     from yolastic_worker.serve import serve  # noqa: PLC0415
 
     return serve(settings)

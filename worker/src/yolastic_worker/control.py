@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from yolastic_contract.state import CeilingGrant, DrainState
 from yolastic_worker.api.http import Application, Refusal, Reply, Request, json_reply
 from yolastic_worker.health import stalled
 from yolastic_worker.lifecycle import Lifecycle
+from yolastic_worker.limits import DEFAULT_LIMITS
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
 from yolastic_worker.server import HttpServer, every
@@ -29,6 +31,8 @@ from yolastic_worker.state import refresh_gauges, worker_state
 
 logger = logging.getLogger(__name__)
 
+_LIMITS = replace(DEFAULT_LIMITS, connections=128, header_timeout_s=10.0)
+"""Probes, one operator and one Prometheus: so few connections never meet the descriptors that the data port leaves free."""
 _BODY_LIMIT_BYTES = 65536
 _BODY_TIMEOUT_S = 5.0
 
@@ -183,7 +187,7 @@ class ControlThread:
     async def _serve(self) -> None:
         self._loop, stopped = asyncio.get_running_loop(), asyncio.Event()
         self._stop = stopped.set
-        server = HttpServer(self._application)
+        server = HttpServer(self._application, _LIMITS)
         await server.start(self._listener)
         self._started.set()
         async with every(1.0, server.tick):

@@ -109,7 +109,7 @@ class Limits:
         "a connection between two requests: longer than proxies keep one, so that they close it",
     )
     send_timeout_s: float = _limit(
-        30.0, "--send-timeout-s", "seconds", "a client that reads nothing of its answer for so long is disconnected"
+        30.0, "--send-timeout-s", "seconds", "a client that has not read its whole answer after so long is disconnected"
     )
 
 

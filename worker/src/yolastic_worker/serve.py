@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import uvloop
 
@@ -23,6 +24,7 @@ from yolastic_worker.control import ControlThread
 from yolastic_worker.engine.base import Engine
 from yolastic_worker.engine.simulated import SimulatedEngine
 from yolastic_worker.lifecycle import ExitCode, Lifecycle
+from yolastic_worker.limits import fit_descriptors
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
 from yolastic_worker.server import HttpServer, bind, every
@@ -140,7 +142,12 @@ class Worker:
         self._signalled, self._ended, self._loaded = asyncio.Event(), asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled.set)
-        self._server = HttpServer(data_application(self, self._pool))
+        limits = self.settings.limits
+        connections = fit_descriptors(limits.connections)
+        if connections < limits.connections:
+            logger.warning("no more than %d connections: the system allows no more open files", connections)
+        application = data_application(self, self._pool)
+        self._server = HttpServer(application, replace(limits, connections=connections), self.metrics.answered)
         control_thread = ControlThread(self, control)
         control_thread.start()
         if self.settings.fd is None:  # a shared socket is another worker's door too: it is opened when this one can serve

@@ -6,53 +6,137 @@ load balancer knows that it leaves.
 
 import asyncio
 import contextlib
+import logging
 import socket
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
-import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
-_KEEP_ALIVE_S: Final = 120
-"""Longer than clients and proxies keep an idle connection, so that they close it and not we, just as they use it again."""
-_HEADERS_TIMEOUT_S: Final = 20.0
-"""From the first byte of a request, or the opening of a connection, to the end of its headers."""
+from yolastic_worker.api.http import error_body, new_id
+from yolastic_worker.limits import DEFAULT_LIMITS, Limits
+from yolastic_worker.logs import Tap
+
+logger = logging.getLogger(__name__)
+
 _FIRST_BYTE_S: Final = 1.0
 """A connection this old that has sent nothing carries no request: a draining worker need not wait for it."""
-_HEADERS_LIMIT_BYTES: Final = 65536
+_STALE_S: Final = 5.0
+"""A connection without a request for so long makes room for another when there are too many."""
+_ROOM_AGAIN_S: Final = 0.25
+"""How long a vain search for such connections is not repeated."""
+_MAX_PIPELINED: Final = 16
+"""Requests that wait on one connection for the answer of the one before: each holds its headers in memory."""
+_MAX_READ_BYTES: Final = 2**18
+"""What the event loop reads at once."""
+_MAX_TURNED_AWAY: Final = 128
+_TURNED_AWAY_S: Final = 1.0
+"""So many refused connections linger for so long, so that their clients read why; more are closed at once."""
 _BACKLOG: Final = 2048
+_STATUS_LINES: Final = {400: b"HTTP/1.1 400 Bad Request\r\n", 503: b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n"}
+
+
+class Door(ServerState):
+    """What the connections of one server share."""
+
+    def __init__(self, limits: Limits, answered: Callable[[int], None]) -> None:
+        super().__init__()
+        self.limits, self._answered = limits, answered
+        self.closing = False
+        self.turned_away: set[TurnedAway] = set()
+        self._tap = Tap()
+        self._no_room_until_s = 0.0
+
+    def make_room(self, now_s: float) -> bool:
+        """Close connections that carry no request, the longest without one first; False when there is none."""
+        if now_s < self._no_room_until_s:
+            return False
+        stale = [(item.stale_since_s(now_s), item) for item in self.connections if isinstance(item, Connection)]
+        found = sorted((since_s, id(item), item) for since_s, item in stale if since_s is not None)
+        for _, _, item in found[: max(1, self.limits.connections // 16)]:
+            item.transport.close()
+        if not found:
+            self._no_room_until_s = now_s + _ROOM_AGAIN_S
+        return bool(found)
+
+    def refuse(self, transport: asyncio.Transport, status: int, code: str, message: str, client: Any) -> None:
+        """An answer without a request, in the shape of every error; the caller closes."""
+        request_id = new_id()
+        body = error_body(code, message, request_id)
+        head = b"content-type: application/json\r\nconnection: close\r\nx-request-id: %b\r\n" % request_id.encode()
+        transport.write(_STATUS_LINES[status] + head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self._answered(status)
+        held_back = self._tap.open(code, time.monotonic())
+        if held_back is not None:
+            fields = {"id": request_id, "status": status, "code": code, "client": client[0] if client else "-"}
+            more = {"more_like_it": held_back} if held_back else {}
+            logger.info("a connection was refused", extra={"fields": fields | more})
+
+
+class TurnedAway(asyncio.Protocol):
+    """One connection too many: it has its answer, and a moment to read it; what it sends goes nowhere."""
+
+    def __init__(self, door: Door, transport: asyncio.Transport, now_s: float) -> None:
+        self.door, self.transport, self.since_s = door, transport, now_s
+        door.turned_away.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It has gone."""
+        self.door.turned_away.discard(self)
 
 
 class Connection(HttpToolsProtocol):
-    """A connection that can be told to close after its next answer, tells when its client has gone, and waits only so long."""
+    """A connection that can be told to close after its next answer, tells when its client has gone, and waits only so long.
+
+    Deadlines are kept as times and looked at once a second, not as a timer for each request.
+    """
 
     closing = False
     _watcher: Callable[[], None] | None = None
-    _headers_timer: asyncio.TimerHandle | None = None
+    _awaiting_s: float | None = None
+    """Since when the end of a request's headers is awaited."""
+    _unsent_s: float | None = None
+    """Since when part of an answer has been waiting for its reader, as far as was looked."""
     _headers_bytes = 0
+    _unexplained_bytes = 0
+    """Received since the request began, less twice its body: heads, trailers and framing."""
     _opened_s = 0.0
     _silent = True
+    door: Door
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client connected."""
         super().connection_made(transport)
-        self.closing = getattr(self.server_state, "closing", False)
-        self._opened_s = self.loop.time()
-        self._await_headers()
+        assert isinstance(self.server_state, Door)
+        self.door = self.server_state
+        self.closing = self.door.closing
+        self._opened_s = self._awaiting_s = self.loop.time()
+        if len(self.connections) > self.door.limits.connections and not self.door.make_room(self._opened_s):
+            self._turn_away()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone; so is whoever waited for an answer."""
         super().connection_lost(exc)
-        self._headers_arrived()
+        self._awaiting_s = None
         if self._watcher is not None:
             self._watcher()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes: counted, so that neither an endless header nor endless trailers gather in memory."""
+        super().data_received(data)
+        self._unexplained_bytes += len(data)
+        if self._unexplained_bytes > self.door.limits.header_bytes + _MAX_READ_BYTES and not self.transport.is_closing():
+            self.send_400_response("")
 
     def on_message_begin(self) -> None:
         """A request begins."""
         super().on_message_begin()
-        self._silent, self._headers_bytes = False, 0
-        self._await_headers()
+        self._silent, self._headers_bytes, self._unexplained_bytes = False, 0, 0
+        if self._awaiting_s is None:
+            self._awaiting_s = self.loop.time()
 
     def on_url(self, url: bytes) -> None:
         """A part of the path and query."""
@@ -60,17 +144,26 @@ class Connection(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header."""
+        """A header, or a trailer."""
         self._count(len(name) + len(value))
+        if len(self.headers) >= self.door.limits.header_count:
+            raise ValueError("too many headers")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A request's headers are there: its handler starts."""
-        self._headers_arrived()
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise ValueError("too many requests at once on one connection")
+        self._awaiting_s = None
         self.scope["watch"] = self._watch  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         if self.closing and self.cycle is not None:
             self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body; it excuses as many bytes of framing."""
+        self._unexplained_bytes -= 2 * len(body)
+        super().on_body(body)
 
     def close_after_answer(self) -> None:
         """The next answer says `Connection: close`, the one that is under way too unless it has begun."""
@@ -83,18 +176,48 @@ class Connection(HttpToolsProtocol):
         """No request is under way, nor begun."""
         if self._silent:
             return self.loop.time() - self._opened_s > _FIRST_BYTE_S
-        return self._headers_timer is None and (self.cycle is None or self.cycle.response_complete)
+        return self._awaiting_s is None and (self.cycle is None or self.cycle.response_complete)
+
+    def stale_since_s(self, now_s: float) -> float | None:
+        """Since when it has carried no request, if that is long enough to close it for another's sake."""
+        if self._awaiting_s is not None:
+            return self._awaiting_s if now_s - self._awaiting_s > (_FIRST_BYTE_S if self._silent else _STALE_S) else None
+        if self.timeout_keep_alive_task is None:
+            return None
+        idle_since_s: float = self.timeout_keep_alive_task.when() - self.timeout_keep_alive
+        return idle_since_s if now_s - idle_since_s > _STALE_S else None
+
+    def look(self, now_s: float) -> None:
+        """Once a second: has it waited too long for the end of the headers, or for its answer to be read?"""
+        limits = self.door.limits
+        if self._awaiting_s is not None and now_s - self._awaiting_s > limits.header_timeout_s:
+            self.transport.close()
+        if not self.transport.get_write_buffer_size():
+            self._unsent_s = None
+        elif self._unsent_s is None:
+            self._unsent_s = now_s
+        elif now_s - self._unsent_s > limits.send_timeout_s:
+            self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is answered in the one shape of every error, and the connection closed."""
-        body = orjson.dumps({"error": {"code": "bad_request", "message": "this is not a valid HTTP request"}})
-        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.door.refuse(self.transport, 400, "bad_request", "this is not a valid HTTP request", self.client)
         self.transport.close()
+
+    def _turn_away(self) -> None:
+        """One connection too many."""
+        self.connections.discard(self)
+        self.door.refuse(self.transport, 503, "too_many_connections", "too many connections are open", self.client)
+        if len(self.door.turned_away) >= _MAX_TURNED_AWAY:
+            self.transport.close()
+            return
+        self.transport.set_protocol(TurnedAway(self.door, self.transport, self._opened_s))
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
 
     def _count(self, size: int) -> None:
         self._headers_bytes += size
-        if self._headers_bytes > _HEADERS_LIMIT_BYTES:
+        if self._headers_bytes > self.door.limits.header_bytes:
             raise ValueError("the headers are too long")
 
     def _watch(self, watcher: Callable[[], None] | None) -> None:
@@ -102,20 +225,14 @@ class Connection(HttpToolsProtocol):
         if watcher is not None and self.transport.is_closing():
             watcher()
 
-    def _await_headers(self) -> None:
-        if self._headers_timer is None:
-            self._headers_timer = self.loop.call_later(_HEADERS_TIMEOUT_S, self.transport.close)
-
-    def _headers_arrived(self) -> None:
-        if self._headers_timer is not None:
-            self._headers_timer.cancel()
-            self._headers_timer = None
-
 
 class HttpServer:
     """One application on one listening socket."""
 
-    def __init__(self, application: Any) -> None:
+    def __init__(
+        self, application: Any, limits: Limits = DEFAULT_LIMITS, answered: Callable[[int], None] = lambda status: None
+    ) -> None:
+        """`answered` is told the status of what is refused before it is a request."""
         self._server = uvicorn.Server(
             uvicorn.Config(
                 application,
@@ -128,10 +245,11 @@ class HttpServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_keep_alive=limits.idle_timeout_s,  # type: ignore[arg-type]  # a timer's delay: seconds of any kind
                 backlog=_BACKLOG,
             )
         )
+        self._door = self._server.server_state = Door(limits, answered)
 
     async def start(self, listener: socket.socket) -> None:
         """Listen."""
@@ -141,8 +259,14 @@ class HttpServer:
         await self._server.startup(sockets=[listener])
 
     async def tick(self) -> None:
-        """Once a second: the Date header."""
+        """Once a second: the Date header, and the clients' deadlines."""
         await self._server.on_tick(0)
+        now_s = asyncio.get_running_loop().time()
+        for connection in self._connections():
+            connection.look(now_s)
+        for guest in list(self._door.turned_away):
+            if now_s - guest.since_s > _TURNED_AWAY_S:
+                guest.transport.abort()
 
     def stop_accepting(self) -> None:
         """Close the listening socket of this process; one that other processes share goes on, with what waits in it."""
@@ -151,7 +275,7 @@ class HttpServer:
 
     def close_after_answer(self, *, newcomers: bool) -> None:
         """Every open connection closes after its next answer; with `newcomers` those that are yet to come as well."""
-        self._server.server_state.closing = newcomers or getattr(self._server.server_state, "closing", False)  # type: ignore[attr-defined]
+        self._door.closing = newcomers or self._door.closing
         for connection in self._connections():
             connection.close_after_answer()
 
@@ -164,10 +288,10 @@ class HttpServer:
     @property
     def open_connections(self) -> int:
         """Connections that are open."""
-        return len(self._server.server_state.connections)
+        return len(self._door.connections)
 
     def _connections(self) -> list[Connection]:
-        return [item for item in self._server.server_state.connections if isinstance(item, Connection)]
+        return [item for item in self._door.connections if isinstance(item, Connection)]
 
 
 def bind(host: str, port: int) -> socket.socket:

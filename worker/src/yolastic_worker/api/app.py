@@ -8,7 +8,6 @@ from yolastic_worker.api.http import Application, Refusal, Reply, Request, json_
 from yolastic_worker.api.keys import Gate
 from yolastic_worker.api.predict import Predict, PredictSettings
 from yolastic_worker.api.remote import Remote
-from yolastic_worker.decode import ImageLimits
 from yolastic_worker.lifecycle import Lifecycle
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
@@ -66,7 +65,7 @@ class _Data:
         """What is served, by what, within which limits."""
         self._worker.gate.enter(request)
         pipeline, settings = self._pipeline(), self._worker.settings
-        info, limits = pipeline.engine.info, ImageLimits()
+        info, limits = pipeline.engine.info, settings.limits
         return json_reply({
             "model": {
                 "name": settings.name, "sha256": info.sha256, "task": info.task, "names": list(info.names),
@@ -77,7 +76,7 @@ class _Data:
                 "simulated": info.simulated,
             },
             "limits": {
-                "bodyBytes": settings.limits.body_bytes, "pixels": limits.max_pixels, "side": limits.max_side,
+                "bodyBytes": limits.body_bytes, "pixels": limits.pixels, "side": limits.side,
                 "batch": pipeline.ceiling()[0].ceiling, "queue": settings.queue_length, "patienceSeconds": settings.patience_s,
             },
         })  # fmt: skip

@@ -1,7 +1,10 @@
 """The little HTTP both ports share: a request over ASGI, bounded bodies, JSON replies, and errors in one shape."""
 
 import asyncio
+import itertools
 import logging
+import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -10,6 +13,9 @@ from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import orjson
+
+from yolastic_worker.limits import DEFAULT_LIMITS, Limits
+from yolastic_worker.logs import Tap
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +26,23 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 JSON: Final = b"application/json"
 _LINGER_S: Final = 2.0
 """How long a refused body is read and thrown away, so that its sender reads the answer instead of a reset connection."""
+_SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_SINGLE: Final = frozenset({
+    b"authorization", b"content-length", b"content-type", b"expect", b"host", b"transfer-encoding",
+    b"x-envoy-expected-rq-timeout-ms", b"x-request-id", b"x-request-timeout-ms", b"x-source",
+})  # fmt: skip
+"""Headers that may come once: of two, a proxy before this worker might have believed the other."""
+_ID_PREFIX: Final = secrets.token_hex(6)
+_ids: Final = itertools.count(1)
+
+
+def new_id() -> str:
+    """A request id, unique in the world as far as 48 random bits a process go."""
+    return f"{_ID_PREFIX}-{next(_ids):x}"
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an accident
-    """The request is answered with an error: `{"error": {"code", "message"}}`."""
+    """The request is answered with an error: `{"error": {"code", "message", "id"}}`."""
 
     def __init__(
         self,
@@ -57,9 +76,14 @@ def json_reply(value: Any, status: int = 200) -> Reply:
     return Reply(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
 
 
-def error_reply(refusal: Refusal) -> Reply:
+def error_body(code: str, message: str, request_id: str) -> bytes:
     """The one shape of every error."""
-    body = orjson.dumps({"error": {"code": refusal.code, "message": refusal.message}})
+    return orjson.dumps({"error": {"code": code, "message": message, "id": request_id}})
+
+
+def error_reply(refusal: Refusal, request_id: str) -> Reply:
+    """A refusal as an answer."""
+    body = error_body(refusal.code, refusal.message, request_id)
     retry = () if refusal.retry_after_s is None else ((b"retry-after", str(refusal.retry_after_s).encode()),)
     return Reply(body, refusal.status, JSON, (*retry, *refusal.headers))
 
@@ -67,8 +91,8 @@ def error_reply(refusal: Refusal) -> Reply:
 class Request:
     """One HTTP request."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.scope, self._receive = scope, receive
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.scope, self._receive, self._limits = scope, receive, limits
         self.arrived_s = time.monotonic()
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -79,10 +103,32 @@ class Request:
         """Name of the API key it came with; empty where none is asked for."""
 
     @cached_property
+    def id(self) -> str:
+        """The client's own X-Request-Id if it is a sane one, else made here."""
+        told: bytes = self.headers.get(b"x-request-id", b"")
+        return told.decode("ascii") if _SANE_ID.fullmatch(told) else new_id()
+
+    def check_headers(self) -> None:
+        """Refuse a request two readers could understand in two ways.
+
+        Raises:
+            Refusal: 400.
+        """
+        if len(self.headers) == len(self.scope["headers"]):
+            return
+        seen: set[bytes] = set()
+        for name, _ in self.scope["headers"]:
+            if name in _SINGLE and name in seen:
+                raise Refusal(400, "repeated_header", f"the header {name.decode('ascii')} may come only once")
+            seen.add(name)
+
+    @cached_property
     def query(self) -> Mapping[str, str]:
         """Query parameters; the last of a name counts."""
         try:
-            return dict(parse_qsl(self.scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=64))
+            return dict(
+                parse_qsl(self.scope["query_string"].decode("ascii"), keep_blank_values=True, max_num_fields=self._limits.fields)
+            )
         except ValueError as error:
             raise Refusal(422, "bad_query", "the query string cannot be read") from error
 
@@ -95,7 +141,8 @@ class Request:
         """The whole body, counted while it comes; `hold` is told the size of each part and may refuse it.
 
         Raises:
-            Refusal: 413 over the limit, by Content-Length before anything is read; 408 when it does not arrive in time.
+            Refusal: 413 over the limit, by Content-Length before anything is read; 408 when it does not arrive in time, or
+                after its grace comes slower than the least rate.
             ClientGone: the client left.
         """
         too_large = Refusal(413, "body_too_large", f"the body is larger than {limit_bytes} bytes")
@@ -104,8 +151,10 @@ class Request:
             raise too_large
         parts: list[bytes] = []
         size = 0
+        grace_s, rate = self._limits.body_grace_s, self._limits.body_bytes_per_s
+        began_s = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(min(grace_s, timeout_s)) as patience:
                 while True:
                     message = await self._receive()
                     if message["type"] == "http.disconnect":
@@ -119,8 +168,9 @@ class Request:
                     if not message.get("more_body", False):
                         self.whole = True
                         return parts[0] if len(parts) == 1 else b"".join(parts)
+                    patience.reschedule(began_s + min(timeout_s, grace_s + size / rate))
         except TimeoutError as error:
-            raise Refusal(408, "body_timeout", f"the body did not arrive within {timeout_s:g} s") from error
+            raise Refusal(408, "body_timeout", "the body did not arrive in time") from error
 
     async def discard(self) -> None:
         """Read what is left of the body and forget it, for a bounded time."""
@@ -138,30 +188,58 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 
 class Application:
-    """An ASGI application: exact paths, errors in one shape, no traceback to anybody."""
+    """An ASGI application: exact paths, errors in one shape with an id, no traceback to anybody."""
 
     def __init__(
-        self, routes: Mapping[str, Mapping[str, Handler]], answered: Callable[[int], None] = lambda status: None
+        self,
+        routes: Mapping[str, Mapping[str, Handler]],
+        answered: Callable[[int], None] = lambda status: None,
+        *,
+        limits: Limits = DEFAULT_LIMITS,
+        log: bool = False,
     ) -> None:
-        """`routes`: path -> method -> handler; `answered`: told the status of every answer."""
-        self._routes, self._answered = routes, answered
+        """`routes`: path -> method -> handler; `answered`: told the status of every answer; `log`: a line for each refusal."""
+        self._routes, self._answered, self._limits, self._log = routes, answered, limits, log
+        self._tap = Tap()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
         if scope["type"] != "http":
             return
-        request = Request(scope, receive)
+        request = Request(scope, receive, self._limits)
         try:
+            request.check_headers()
             reply = await self._handler(request)(request)
         except ClientGone:
             return
         except Refusal as refusal:
-            reply = error_reply(refusal)
-        except Exception:
-            logger.exception("a request failed")
-            reply = error_reply(Refusal(500, "internal", "an internal error; it is in the worker's log"))
+            if self._log:
+                self._tell(request, refusal)
+            reply = error_reply(refusal, request.id)
+        except Exception as error:
+            failure = Refusal(500, "internal", "an internal error; it is in the worker's log")
+            self._tell(request, failure, error)
+            reply = error_reply(failure, request.id)
         self._answered(reply.status)
         await self._send(request, reply, send)
+
+    def _tell(self, request: Request, refusal: Refusal, error: Exception | None = None) -> None:
+        """A line about a request that was not served, unless too many of its kind were told lately."""
+        now_s = time.monotonic()
+        held_back = self._tap.open((refusal.status, refusal.code), now_s)
+        if held_back is None:
+            return
+        client = request.scope.get("client")
+        fields = {
+            "id": request.id, "method": request.method, "path": request.path if request.path in self._routes else "-",
+            "status": refusal.status, "code": refusal.code, "seconds": round(now_s - request.arrived_s, 4),
+            "client": client[0] if client else "-",
+        }  # fmt: skip
+        if held_back:
+            fields["more_like_it"] = held_back
+        level = logging.ERROR if error is not None else logging.WARNING if refusal.status >= 500 else logging.INFO
+        words = "a request failed" if error is not None else "a request was refused"
+        logger.log(level, words, exc_info=error, extra={"fields": fields})
 
     def _handler(self, request: Request) -> Handler:
         methods = self._routes.get(request.path)
@@ -169,13 +247,18 @@ class Application:
             raise Refusal(404, "not_found", "there is no such path")
         handler = methods.get("GET" if request.method == "HEAD" else request.method)
         if handler is None:
-            raise Refusal(405, "method_not_allowed", f"this path takes {', '.join(methods)}")
+            allowed = ", ".join([*methods, *(["HEAD"] if "GET" in methods else [])])
+            headers = ((b"allow", allowed.encode()),)
+            raise Refusal(405, "method_not_allowed", f"this path takes {allowed}", headers=headers)
         return handler
 
     async def _send(self, request: Request, reply: Reply, send: Send) -> None:
         unread = not request.whole and (b"content-length" in request.headers or b"transfer-encoding" in request.headers)
         unread = unread and request.headers.get(b"content-length") != b"0"
-        headers = [(b"content-type", reply.content_type), (b"content-length", str(len(reply.body)).encode()), *reply.headers]
+        headers = [
+            (b"content-type", reply.content_type), (b"content-length", str(len(reply.body)).encode()),
+            (b"x-request-id", request.id.encode()), *reply.headers,
+        ]  # fmt: skip
         if unread:
             headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})

@@ -1,7 +1,7 @@
 """Bytes of an encoded image -> letterboxed RGB pixels in a preallocated slot."""
 
-from yolastic_worker.decode.header import Header, ImageFormat, ImageLimits, ImageRefused, read_header
+from yolastic_worker.decode.header import Header, ImageRefused, read_header
 from yolastic_worker.decode.images import decode
 from yolastic_worker.decode.letterbox import letterbox
 
-__all__ = ["Header", "ImageFormat", "ImageLimits", "ImageRefused", "decode", "letterbox", "read_header"]
+__all__ = ["Header", "ImageRefused", "decode", "letterbox", "read_header"]

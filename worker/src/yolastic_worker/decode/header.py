@@ -6,17 +6,9 @@ A header is read with plain comparisons: bodies come from strangers, and every s
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-
-class ImageFormat(StrEnum):
-    """Formats that are served; recognised by content, never by name or content type."""
-
-    JPEG = "jpeg"
-    PNG = "png"
-    WEBP = "webp"
-    BMP = "bmp"
+from yolastic_worker.limits import DEFAULT_LIMITS, ImageFormat, Limits
 
 
 class ImageRefused(Exception):  # noqa: N818 - an answer, not an accident
@@ -33,14 +25,6 @@ class ImageRefused(Exception):  # noqa: N818 - an answer, not an accident
 
 
 @dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What may be decoded at most."""
-
-    max_pixels: int = 50_000_000
-    max_side: int = 16384
-
-
-@dataclass(frozen=True, slots=True)
 class Header:
     """What the first bytes of an image tell; sides in pixels as stored, before EXIF orientation."""
 
@@ -49,19 +33,20 @@ class Header:
     height: int
 
 
-DEFAULT_LIMITS: Final = ImageLimits()
-
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PNG_END: Final = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 _JPEG_START, _JPEG_END, _JPEG_SCAN = b"\xff\xd8\xff", b"\xff\xd9", b"\xff\xda"
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """SOF0..SOF15 without DHT, JPG and DAC, which share their range."""
+_JPEG_PIXELS_OR_END: Final = frozenset({0xD9, 0xDA})
 _JPEG_SEQUENTIAL: Final = frozenset({0xC0, 0xC1})
 _JPEG_BARE: Final = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}
 """Markers without a length, and the escaped 0xFF of stray data."""
 _MAX_JPEG_SEGMENTS: Final = 4096
 _MAX_JPEG_SCANS: Final = 100
-"""Progressive files have about 10; each one makes the decoder walk over all pixels."""
+_MAX_JPEG_SCAN_IMAGES: Final = 15
+"""Progressive files have about 10 scans; each makes the decoder walk over all pixels. Times the most pixels of an image: what
+all scans together may walk."""
 _BMP_UNCOMPRESSED: Final = frozenset({0, 3, 6})
 
 
@@ -69,7 +54,7 @@ class _Cut(Exception):  # noqa: N818 - private
     """The data end before what is needed."""
 
 
-def read_header(body: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
+def read_header(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Header:
     """Format and size of an image, without decoding it; also refuses data that are visibly cut off.
 
     Raises:
@@ -78,11 +63,13 @@ def read_header(body: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
     if not body:
         raise ImageRefused(400, "empty_body", "the body is empty")
     image_format = _sniff(body)
+    if image_format not in limits.formats:
+        raise ImageRefused(415, "unsupported_format", f"{image_format.upper()} images are not served here")
     sides_of, is_complete = _PARSERS[image_format]
     try:
         width, height = sides_of(body)
         _check_size(image_format, width, height, limits)
-        complete = is_complete(body)
+        complete = is_complete(body, width * height, limits)
     except (_Cut, struct.error, IndexError):
         raise _broken(image_format, "is cut off or its header is broken") from None
     if not complete:
@@ -90,13 +77,15 @@ def read_header(body: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Header:
     return Header(image_format, width, height)
 
 
-def _check_size(image_format: ImageFormat, width: int, height: int, limits: ImageLimits) -> None:
+def _check_size(image_format: ImageFormat, width: int, height: int, limits: Limits) -> None:
     if width < 1 or height < 1:
         raise _broken(image_format, "has no pixels")
-    if max(width, height) > limits.max_side:
-        raise ImageRefused(413, "image_too_large", f"{width} x {height} pixels: no side may exceed {limits.max_side}")
-    if width * height > limits.max_pixels:
-        raise ImageRefused(413, "image_too_large", f"{width} x {height} pixels: at most {limits.max_pixels} are allowed")
+    if max(width, height) > limits.side:
+        raise ImageRefused(413, "image_too_large", f"{width} x {height} pixels: no side may exceed {limits.side}")
+    if width * height > limits.pixels:
+        raise ImageRefused(413, "image_too_large", f"{width} x {height} pixels: at most {limits.pixels} are allowed")
+    if max(width, height) > limits.aspect * min(width, height):
+        raise ImageRefused(413, "image_too_narrow", f"{width} x {height} pixels: at most {limits.aspect} times as long as wide")
 
 
 def _broken(image_format: ImageFormat, what: str) -> ImageRefused:
@@ -115,9 +104,8 @@ def _sniff(body: bytes) -> ImageFormat:
     raise ImageRefused(415, "unsupported_format", "the body is not a JPEG, PNG, WebP or BMP image")
 
 
-def _jpeg_frame_at(body: bytes) -> int:
-    """Walk the segments to the frame header (ITU T.81 B.2.2): position behind its length field."""
-    position = 2
+def _jpeg_marker_at(body: bytes, position: int, wanted: frozenset[int], refused: frozenset[int]) -> int:
+    """Walk the segments (ITU T.81 B.2.2) from `position` to one of the wanted markers: the position behind it."""
     for _ in range(_MAX_JPEG_SEGMENTS):
         position = body.find(b"\xff", position)  # decoders skip stray bytes between segments, so does this
         if position < 0:
@@ -129,13 +117,18 @@ def _jpeg_frame_at(body: bytes) -> int:
         position += 2
         if marker in _JPEG_BARE:
             continue
-        if marker in (0xD9, 0xDA):  # the end, or pixels, before any frame
+        if marker in wanted:
+            return position
+        if marker in refused:
             raise _Cut
-        if marker in _JPEG_FRAMES:
-            return position + 2
         (length,) = struct.unpack_from(">H", body, position)
         position += length
     raise _Cut
+
+
+def _jpeg_frame_at(body: bytes) -> int:
+    """The position of the frame header behind its length field."""
+    return _jpeg_marker_at(body, 2, _JPEG_FRAMES, _JPEG_PIXELS_OR_END) + 2
 
 
 def _jpeg_sides(body: bytes) -> tuple[int, int]:
@@ -143,17 +136,19 @@ def _jpeg_sides(body: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _jpeg_is_complete(body: bytes) -> bool:
-    """Has a scan and an end after it; a file with absurdly many scans is refused here as well."""
+def _jpeg_is_complete(body: bytes, pixels: int, limits: Limits) -> bool:
+    """Has a scan and an end after it; a file whose scans would make the decoder walk for long is refused here as well."""
     frame = _jpeg_frame_at(body)
-    scan = body.find(_JPEG_SCAN, frame)
-    if not 0 <= scan < len(body) - 4 or not (body.endswith(_JPEG_END) or body.rfind(_JPEG_END, scan) >= 0):
+    (length,) = struct.unpack_from(">H", body, frame - 2)
+    scan = _jpeg_marker_at(body, frame - 2 + length, frozenset({0xDA}), frozenset({0xD9})) - 2
+    if scan >= len(body) - 4 or not (body.endswith(_JPEG_END) or body.rfind(_JPEG_END, scan) >= 0):
         return False
     sequential = body[frame - 3] in _JPEG_SEQUENTIAL
     if sequential and body[scan + 4] == body[frame + 5]:  # all components in the first scan: decoders read no other
         return True
-    if body.count(_JPEG_SCAN, scan) > _MAX_JPEG_SCANS:
-        raise _broken(ImageFormat.JPEG, f"has more than {_MAX_JPEG_SCANS} scans")
+    scans = body.count(_JPEG_SCAN, scan)
+    if scans > _MAX_JPEG_SCANS or scans * pixels > _MAX_JPEG_SCAN_IMAGES * limits.pixels:
+        raise _broken(ImageFormat.JPEG, f"has too many scans: {scans}")
     return True
 
 
@@ -164,7 +159,7 @@ def _png_sides(body: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _png_is_complete(body: bytes) -> bool:
+def _png_is_complete(body: bytes, pixels: int, limits: Limits) -> bool:
     return body.rfind(_PNG_END) >= 0
 
 
@@ -188,7 +183,7 @@ def _webp_sides(body: bytes) -> tuple[int, int]:
     raise _Cut
 
 
-def _webp_is_complete(body: bytes) -> bool:
+def _webp_is_complete(body: bytes, pixels: int, limits: Limits) -> bool:
     return int.from_bytes(body[4:8], "little") + 8 <= len(body)
 
 
@@ -209,7 +204,7 @@ def _bmp_sides(body: bytes) -> tuple[int, int]:
     return width, height
 
 
-def _bmp_is_complete(body: bytes) -> bool:
+def _bmp_is_complete(body: bytes, pixels: int, limits: Limits) -> bool:
     """Rows of four-byte multiples from the pixel offset; the file size field is often wrong and not asked."""
     width, height, bits, compression = _bmp_fields(body)
     if compression not in _BMP_UNCOMPRESSED:
@@ -219,7 +214,8 @@ def _bmp_is_complete(body: bytes) -> bool:
 
 
 _Sides = Callable[[bytes], tuple[int, int]]
-_PARSERS: Final[dict[ImageFormat, tuple[_Sides, Callable[[bytes], bool]]]] = {
+_Complete = Callable[[bytes, int, Limits], bool]
+_PARSERS: Final[dict[ImageFormat, tuple[_Sides, _Complete]]] = {
     ImageFormat.JPEG: (_jpeg_sides, _jpeg_is_complete),
     ImageFormat.PNG: (_png_sides, _png_is_complete),
     ImageFormat.WEBP: (_webp_sides, _webp_is_complete),

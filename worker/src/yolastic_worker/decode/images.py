@@ -3,14 +3,15 @@
 import cv2
 import numpy as np
 
-from yolastic_worker.decode.header import DEFAULT_LIMITS, ImageLimits, ImageRefused, read_header
+from yolastic_worker.decode.header import ImageRefused, read_header
+from yolastic_worker.limits import DEFAULT_LIMITS, Limits
 from yolastic_worker.types import Pixels
 
 cv2.setNumThreads(1)  # images are decoded in a pool of threads; threads inside one image would only get in their way
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # a broken body is an answer to its client, not a log line
 
 
-def decode(body: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> Pixels:
+def decode(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Pixels:
     """RGB uint8 [h, w, 3] of an encoded image, EXIF orientation applied: what `cv2.imread` gives, in RGB.
 
     Grey becomes three equal channels, alpha is dropped, 16 bit become 8. Releases the GIL while it decodes.
