@@ -1,5 +1,6 @@
 """What `yolastic up` reads: good files, and one sentence for each bad one."""
 
+import base64
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ ROOT = Path(__file__).parents[2]
 HEAD = "apiVersion: yolastic.dev/v1alpha1\nkind: YoloInference\nmetadata: {name: shapes}\n"
 MODEL = f"  model: {{uri: file://m.onnx, sha256: '{'0' * 64}'}}\n"
 GOOD = f"{HEAD}spec:\n{MODEL}"
+SECRET = "apiVersion: v1\nkind: Secret\nmetadata: {name: clients}\n"
+KEYS = f"camera-1:{'0a' * 32}:50"
 RUNTIME = """apiVersion: yolastic.dev/v1alpha1
 kind: YoloRuntime
 metadata: {name: fast}
@@ -49,6 +52,14 @@ def test_runtimes_may_stand_in_the_same_file(tmp_path: Path) -> None:
     assert inference.runtimes["fast"].backend == "Simulated"
 
 
+def test_api_keys_stand_in_a_secret_of_the_same_file(tmp_path: Path) -> None:
+    text = f"{SECRET}stringData: {{keys: '{KEYS}'}}\n---\n{GOOD}  apiKeysSecretName: clients\n"
+    assert load(write(tmp_path, text)).api_keys == {"clients": KEYS}
+    encoded = base64.b64encode(KEYS.encode()).decode()
+    text = f"{GOOD}  apiKeysSecretName: clients\n---\n{SECRET}type: Opaque\ndata: {{keys: {encoded}, other: AA==}}\n"
+    assert load(write(tmp_path, text)).api_keys == {"clients": KEYS}
+
+
 BAD: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "must hold exactly one YoloInference, not 0"),
     "a list": ("- 1\n- 2\n", "must be a mapping with apiVersion, kind, metadata and spec"),
@@ -83,6 +94,18 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "a bad runtime": (
         f"{RUNTIME.replace('Simulated', 'Imagined')}---\n{GOOD}",
         "document 1: spec.backend: Input should be 'OnnxRuntime' or 'Simulated'",
+    ),
+    "keys that are not there": (
+        f"{GOOD}  apiKeysSecretName: clients\n",
+        "apiKeysSecretName: the file has no Secret clients; add",
+    ),
+    "a Secret without keys": (f"{SECRET}stringData: {{a: b}}\n---\n{GOOD}", "document 1: stringData.keys: must hold the lines"),
+    "keys that are no text": (f"{SECRET}stringData: {{keys: [1]}}\n---\n{GOOD}", "stringData.keys: must hold the lines"),
+    "keys that are no base64": (f"{SECRET}data: {{keys: '!'}}\n---\n{GOOD}", "data.keys: is not text in base64"),
+    "a Secret that is none": (f"{SECRET}data: [1]\n---\n{GOOD}", "stringData.keys: must hold the lines"),
+    "a Secret of another group": (
+        f"{SECRET.replace('v1', 'v2')}---\n{GOOD}",
+        "apiVersion: must be yolastic.dev/v1alpha1, not v2",
     ),
     "no model at all": (f"{HEAD}spec: {{replicas: 1}}\n", "spec.model: Field required"),
     "a model that is none": (f"{HEAD}spec: {{model: [1]}}\n", "spec.model: Input should be a valid dictionary"),

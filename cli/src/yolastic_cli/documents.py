@@ -1,5 +1,6 @@
-"""Reads the YAML that `yolastic up` is given: one YoloInference, and the YoloRuntimes it may name."""
+"""Reads the YAML that `yolastic up` is given: one YoloInference, and the YoloRuntimes and Secrets it may name."""
 
+import base64
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yolastic_cli.errors import CliError
 from yolastic_contract.base import DnsName
 from yolastic_contract.inference import InferenceSpec
-from yolastic_contract.names import API_VERSION, INFERENCE_KIND, MAX_INFERENCE_NAME_LENGTH, RUNTIME_KIND
+from yolastic_contract.names import API_KEYS_KEY, API_VERSION, INFERENCE_KIND, MAX_INFERENCE_NAME_LENGTH, RUNTIME_KIND
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.cluster.local import BUILT_IN_RUNTIMES
 from yolastic_operator.model import Ref
@@ -21,6 +22,7 @@ from yolastic_operator.refusal import describe
 _Model = TypeVar("_Model", bound=BaseModel)
 
 MAX_FILE_BYTES: Final = 1 << 20
+_SECRET_KIND: Final = "Secret"
 _LOCAL_IMAGE: Final = "none"
 """Stands for the image of a runtime, which a process of this host does not need."""
 
@@ -34,6 +36,8 @@ class LocalInference:
     runtimes: Mapping[str, RuntimeSpec]
     """Those of the file, beside the built-in ones."""
     model: Path
+    api_keys: Mapping[str, str]
+    """By the name of their Secret, the lines of API keys."""
 
 
 class _Metadata(BaseModel):
@@ -51,10 +55,13 @@ def load(path: Path) -> LocalInference:
     """
     inferences: list[tuple[_Metadata, Mapping[str, Any]]] = []
     runtimes: dict[str, RuntimeSpec] = {}
+    api_keys: dict[str, str] = {}
     for where, document in _documents(path):
         kind, metadata, fields = _parts(where, document)
         if kind == INFERENCE_KIND:
             inferences.append((metadata, fields))
+        elif kind == _SECRET_KIND:
+            api_keys[metadata.name] = _api_keys(where, fields)
         else:
             runtimes[metadata.name] = _validated(where, RuntimeSpec, {"image": _LOCAL_IMAGE, **fields})
     if len(inferences) != 1:
@@ -67,7 +74,11 @@ def load(path: Path) -> LocalInference:
             f"{path}: spec.runtime: there is no runtime {spec.runtime} here, only {', '.join(sorted(known))}; "
             f"add a {RUNTIME_KIND} of that name to the file"
         )
-    return LocalInference(Ref(metadata.namespace, metadata.name), spec, runtimes, _model_file(path, spec.model.uri))
+    secret = spec.api_keys_secret_name
+    if secret is not None and secret not in api_keys:
+        raise CliError(f"{path}: spec.apiKeysSecretName: the file has no Secret {secret}; add one with stringData.{API_KEYS_KEY}")
+    ref = Ref(metadata.namespace, metadata.name)
+    return LocalInference(ref, spec, runtimes, _model_file(path, spec.model.uri), api_keys)
 
 
 def _documents(path: Path) -> Iterator[tuple[str, Any]]:
@@ -97,9 +108,11 @@ def _yaml_problem(error: Exception) -> str:
 def _parts(where: str, document: Any) -> tuple[str, _Metadata, Mapping[str, Any]]:
     if not isinstance(document, dict):
         raise CliError(f"{where}: must be a mapping with apiVersion, kind, metadata and spec")
+    kind = document.get("kind")
+    if kind == _SECRET_KIND and document.get("apiVersion") == "v1":
+        return kind, _validated(where, _Metadata, document.get("metadata"), root="metadata"), document
     if document.get("apiVersion") != API_VERSION:
         raise CliError(f"{where}: apiVersion: must be {API_VERSION}, not {document.get('apiVersion')}")
-    kind = document.get("kind")
     if kind not in {INFERENCE_KIND, RUNTIME_KIND}:
         raise CliError(f"{where}: kind: must be {INFERENCE_KIND} or {RUNTIME_KIND}, not {kind}")
     metadata = _validated(where, _Metadata, document.get("metadata"), root="metadata")
@@ -107,6 +120,23 @@ def _parts(where: str, document: Any) -> tuple[str, _Metadata, Mapping[str, Any]
     if not isinstance(spec, dict):
         raise CliError(f"{where}: spec: must be a mapping")
     return kind, metadata, spec
+
+
+def _api_keys(where: str, secret: Mapping[str, Any]) -> str:
+    """The lines of API keys in a Secret, written as text or, as the cluster does, in base64."""
+    text, encoded = (_mapping(secret, field).get(API_KEYS_KEY) for field in ("stringData", "data"))
+    try:
+        lines = text if text is not None else base64.b64decode(encoded or "", validate=True).decode("utf-8")
+    except (ValueError, TypeError) as error:
+        raise CliError(f"{where}: data.{API_KEYS_KEY}: is not text in base64") from error
+    if not isinstance(lines, str) or not lines.strip():
+        raise CliError(f"{where}: stringData.{API_KEYS_KEY}: must hold the lines that `yolastic-worker hash-key` makes")
+    return lines
+
+
+def _mapping(document: Mapping[str, Any], field: str) -> Mapping[str, Any]:
+    value = document.get(field)
+    return value if isinstance(value, dict) else {}
 
 
 def _validated(where: str, model: type[_Model], data: Any, root: str = "spec") -> _Model:

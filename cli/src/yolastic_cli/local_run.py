@@ -28,7 +28,9 @@ class LocalRun:
         listener: Listener | None = None,
     ) -> None:
         self.inference = inference
-        self.cluster = LocalCluster(host=host, port=port, runtimes=inference.runtimes, listener=listener)
+        self.cluster = LocalCluster(
+            host=host, port=port, runtimes=inference.runtimes, api_keys=inference.api_keys, listener=listener
+        )
         self._where = f"{host}:{port}"
         # Whoever looks on sits beside it: the status is as good as its last turn.
         settings = LoopSettings(turn_s=turn_s, busy_turn_s=min(turn_s, 0.5), status_every_s=turn_s)

@@ -71,6 +71,8 @@ class Autoscaling(Resource):
     """Mean load ratio of the workers to aim for: demand over capacity at the batch ceiling."""
     scale_down_load_percent: Annotated[int, Field(ge=1, le=99)] = 65
     """Shrink only if one worker fewer would stay below this."""
+    forecast: Literal["Trend", "None"] = "Trend"
+    """Trend: order for the demand there will be when a new worker is ready, where the last half minute shows it; None: do not."""
     behavior: Behavior | None = None
     """Exactly autoscaling/v2: windows, policies, selectPolicy, tolerance."""
 
@@ -102,7 +104,9 @@ class Queue(Resource):
     """The bound of a worker's queue."""
 
     max_length: Annotated[int, Field(ge=1, le=65536)] = 256
-    """Images that may wait in one worker; more are refused with 429."""
+    """Images that may wait in one worker; more are answered 429."""
+    overflow: Literal["Reject", "DropOldest"] = "Reject"
+    """Which one when they are too many. Reject: the newcomer; DropOldest: the image that has waited longest, for live cameras."""
 
 
 class Objective(Resource):
@@ -160,6 +164,8 @@ class InferenceSpec(Resource):
     """The accelerator memory one worker may use."""
     drain: Drain = Drain()
     """How a worker leaves."""
+    api_keys_secret_name: DnsName | None = None
+    """Secret of the same namespace whose key `keys` says who may ask, in lines `name:sha256[:rate per second[:daily quota]]`."""
 
     @model_validator(mode="after")
     def _replicas_xor_autoscaling(self) -> "InferenceSpec":

@@ -35,6 +35,9 @@ CONTROL_PORT_NAME: Final = "control"
 CONTROL_TOKEN_KEY: Final = "token"
 """The key in the control Secret that holds the bearer token."""
 
+API_KEYS_KEY: Final = "keys"
+"""The key in the Secret of `apiKeysSecretName` that holds the lines of API keys."""
+
 WORKER_ENV_PREFIX: Final = "YOLASTIC_WORKER_"
 TERMINATION_LOG: Final = "/dev/termination-log"
 

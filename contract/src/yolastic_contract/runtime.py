@@ -7,6 +7,11 @@ from pydantic import ConfigDict, Field, model_validator
 from yolastic_contract.base import DnsName, NonNegativeInt64, Resource, cel, refuse_unless
 from yolastic_contract.quantity import Quantity
 
+_HOST_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_HOST_PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+UrlHost = Annotated[
+    str, Field(pattern=rf"^(\*\.)?({_HOST_LABEL}\.)+[a-z]([-a-z0-9]{{0,61}}[a-z0-9])?(:{_HOST_PORT})?$", max_length=253)
+]
 LabelValue = Annotated[str, Field(max_length=63)]
 Amounts = Annotated[dict[str, Quantity], Field(max_length=16)]
 
@@ -77,6 +82,8 @@ class RuntimeSpec(Resource):
     """The RuntimeClass, for example nvidia."""
     priority_class_name: DnsName | None = None
     """The PriorityClass."""
+    url_hosts: Annotated[list[UrlHost], Field(max_length=64)] = []
+    """Hosts that images may be fetched from: `host`, `host:port`, `*.domain`; https, public addresses only. Empty: no URLs."""
 
     @model_validator(mode="after")
     def _simulate_only_when_simulated(self) -> "RuntimeSpec":

@@ -27,7 +27,11 @@ STATUSES: Final = (
     Status(415, "a format or content type that is not read"),
     Status(422, "a parameter is out of range or unknown, or the form has no image", "both"),
     Status(424, "an image named by URL did not come: not in time, not whole, or not from a server with a good certificate"),
-    Status(429, "refused on arrival: it could not make its deadline, or the queue is full", retry_after=True),
+    Status(
+        429,
+        "refused on arrival: it could not make its deadline, the queue is full, or the API key's rate or daily quota is used up",
+        retry_after=True,
+    ),
     Status(500, "an internal error; the worker's log has it", "both"),
     Status(503, "starting, draining, or the device failed", "both", retry_after=True),
     Status(504, "admitted, and its deadline passed before it ran; it is never run"),

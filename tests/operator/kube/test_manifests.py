@@ -41,6 +41,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Surroundings]] = {
             "objective": {"latencyMilliseconds": 100},
             "memory": {"limit": "8Gi", "headroomPercent": 20},
             "drain": {"timeoutSeconds": 120},
+            "apiKeysSecretName": "weld-clients",
         },
         {
             "image": "registry.example/yolastic-worker@sha256:" + "ab" * 32,
@@ -55,6 +56,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any], Surroundings]] = {
             "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [SPREAD]}},
             "runtimeClassName": "nvidia",
             "priorityClassName": "serving",
+            "urlHosts": ["images.example.org", "*.cdn.example.org:8443"],
         },
         Surroundings(15, "operators", {"kubernetes.io/metadata.name": "monitoring"}),
     ),
@@ -133,6 +135,21 @@ def test_what_every_deployment_keeps_to(case: str) -> None:
     assert pod["terminationGracePeriodSeconds"] > sum(waits_s)
     probe = pod["containers"][0]["readinessProbe"]
     assert probe["periodSeconds"] * probe["failureThreshold"] < waits_s[0], "a drain is seen before the worker stops accepting"
+
+
+def test_api_keys_reach_the_worker_alone_as_a_file() -> None:
+    """Mounted, never copied: no environment, no other key of the Secret, nothing in the container that downloads."""
+    pod = pod_of("cuda-everything")
+    (volume,) = [volume for volume in pod["volumes"] if volume["name"] == "api-keys"]
+    assert volume["secret"]["secretName"] == "weld-clients"
+    assert volume["secret"]["items"] == [{"key": "keys", "path": "keys"}]
+    worker, fetch = pod["containers"][0], pod["initContainers"][0]
+    assert {"name": "api-keys", "mountPath": "/etc/yolastic/api-keys", "readOnly": True} in worker["volumeMounts"]
+    assert worker["args"][worker["args"].index("--api-keys-file") + 1] == "/etc/yolastic/api-keys/keys"
+    assert "api-keys" not in str(fetch)
+    assert "weld-clients" not in str(worker)
+    assert not any("valueFrom" in variable for variable in worker["env"])
+    assert "api-keys" not in str(pod_of("cpu-http"))
 
 
 def test_credentials_reach_the_fetcher_alone() -> None:

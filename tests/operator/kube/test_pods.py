@@ -173,6 +173,21 @@ PHASES = {
         "SecretNotFound",
         "Secret store is not in this namespace",
     ),
+    "no API keys": (
+        pod(container("worker", BACK_OFF, ended(2, "ApiKeysMissing: there is no API keys file /etc/yolastic/api-keys/keys")))
+        | {"spec": {"volumes": [{"name": "control"}, {"name": "api-keys", "secret": {"secretName": "weld-clients"}}]}},
+        "Failed",
+        "SecretNotFound",
+        "Secret weld-clients is not in this namespace, or has no key keys",
+    ),
+    "bad API keys": (
+        pod(
+            container("worker", BACK_OFF, ended(2, "BadConfiguration: the API keys file /etc/k cannot be used: line 2: is none"))
+        ),
+        "Failed",
+        "BadConfiguration",
+        "the API keys file /etc/k cannot be used: line 2: is none",
+    ),
     "cannot be created": (
         pod(container("worker", {"waiting": {"reason": "CreateContainerError", "message": "no such runtime"}})),
         "Failed",

@@ -43,6 +43,7 @@ def revision_of(spec: dict[str, Any], runtime: dict[str, Any]) -> str:
         ("objective", {"latencyMilliseconds": 100}),
         ("memory.limit", "4Gi"),
         ("drain.timeoutSeconds", 30),
+        ("apiKeysSecretName", "clients"),
     ],
 )
 def test_another_worker(path: str, value: Any) -> None:
@@ -63,6 +64,7 @@ def test_another_worker(path: str, value: Any) -> None:
         ("tolerations", [{"operator": "Exists"}]),
         ("runtimeClassName", "nvidia"),
         ("priorityClassName", "high"),
+        ("urlHosts", ["images.example.org"]),
     ],
 )
 def test_another_runtime_is_another_worker(path: str, value: Any) -> None:
@@ -85,6 +87,11 @@ def test_another_runtime_is_another_worker(path: str, value: Any) -> None:
 )
 def test_the_same_worker(path: str, value: Any) -> None:
     assert revision_of(changed(SPEC, path, value), RUNTIME) == revision_of(SPEC, RUNTIME)
+
+
+def test_another_secret_of_api_keys_is_another_worker() -> None:
+    one, other = (changed(SPEC, "apiKeysSecretName", name) for name in ("clients", "others"))
+    assert revision_of(one, RUNTIME) != revision_of(other, RUNTIME)
 
 
 def test_a_revision_is_a_label_value() -> None:

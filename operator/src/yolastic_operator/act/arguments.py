@@ -7,18 +7,21 @@ from yolastic_contract.quantity import parse_bytes
 from yolastic_contract.runtime import RuntimeSpec
 
 _BACKENDS: Final = {"OnnxRuntime": "onnxruntime", "Simulated": "simulated"}
+_OVERFLOWS: Final = {"Reject": "reject", "DropOldest": "drop-oldest"}
 _WINDOWS: Final = {"Adaptive": "adaptive", "Fixed": "fixed"}
 
 
 def worker_arguments(name: str, spec: InferenceSpec, runtime: RuntimeSpec, model_path: str) -> list[str]:
-    """Arguments of `yolastic-worker` that say what to serve and how; where it listens is added by whoever starts it.
+    """Arguments of `yolastic-worker` that say what to serve and how; whoever starts it adds where it listens and its secrets.
 
     `name` becomes the metrics label `model`; `model_path` is where the worker finds the file.
     """
     arguments = ["serve", "--name", name, *_model(spec, model_path), *_engine(spec, runtime), *_batching(spec, runtime)]
-    arguments += ["--queue-length", str(spec.queue.max_length)]
+    arguments += ["--queue-length", str(spec.queue.max_length), "--overflow", _OVERFLOWS[spec.queue.overflow]]
     if spec.objective is not None:
         arguments += ["--objective-ms", str(spec.objective.latency_milliseconds)]
+    if runtime.url_hosts:
+        arguments += ["--url-hosts", ",".join(runtime.url_hosts)]
     return [*arguments, "--drain-timeout-s", str(spec.drain.timeout_seconds)]
 
 

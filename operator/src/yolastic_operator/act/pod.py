@@ -14,6 +14,8 @@ USER_ID: Final = 65532
 MODEL_FOLDER: Final = "/models"
 MODEL_FILE: Final = f"{MODEL_FOLDER}/model.onnx"
 TOKEN_FOLDER: Final = "/etc/yolastic/control"
+API_KEYS_FOLDER: Final = "/etc/yolastic/api-keys"
+API_KEYS_VOLUME: Final = "api-keys"
 MODEL_ENV_PREFIX: Final = "YOLASTIC_MODEL_"
 MODEL_SIZE_LIMIT: Final = "4Gi"
 SCRATCH_SIZE_LIMIT: Final = "1Gi"
@@ -89,11 +91,14 @@ def _pod_spec(workload: Workload, propagation_delay_s: int, grace_period_s: int)
 
 def _worker(workload: Workload, claim: tuple[str, str] | None, propagation_delay_s: int) -> Manifest:
     model_path = MODEL_FILE if claim is None else f"{MODEL_FOLDER}/{claim[1]}"
+    keys = workload.spec.api_keys_secret_name is not None
     arguments = [
         *worker_arguments(workload.ref.name, workload.spec, workload.runtime, model_path),
         *("--control-token-file", f"{TOKEN_FOLDER}/{names.CONTROL_TOKEN_KEY}"),
+        *(("--api-keys-file", f"{API_KEYS_FOLDER}/{names.API_KEYS_KEY}") if keys else ()),
         *("--propagation-delay-s", str(propagation_delay_s), "--termination-log", names.TERMINATION_LOG),
     ]
+    keys_mount = [{"name": API_KEYS_VOLUME, "mountPath": API_KEYS_FOLDER, "readOnly": True}] if keys else []
     return _container(workload, "worker", arguments, accelerator=True) | {
         "ports": [
             {"name": names.DATA_PORT_NAME, "containerPort": names.DATA_PORT, "protocol": "TCP"},
@@ -108,6 +113,7 @@ def _worker(workload: Workload, claim: tuple[str, str] | None, propagation_delay
             {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True},
             {"name": "scratch", "mountPath": "/tmp"},
             {"name": "control", "mountPath": TOKEN_FOLDER, "readOnly": True},
+            *keys_mount,
         ],
     }
 
@@ -179,7 +185,18 @@ def _model_volume(claim: tuple[str, str] | None) -> Manifest:
 
 def _own_volumes(workload: Workload) -> list[Manifest]:
     secret = {"secretName": names.control_secret_name(workload.ref.name), "defaultMode": 0o440}
-    return [
+    volumes: list[Manifest] = [
         {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_SIZE_LIMIT}},
         {"name": "control", "secret": secret},
     ]
+    if workload.spec.api_keys_secret_name is not None:
+        # That one key and nothing else of the Secret. Optional for the kubelet alone, which would wait for a missing one without
+        # a word in the pod's status; the worker does not start without it, and says so.
+        keys = {
+            "secretName": workload.spec.api_keys_secret_name,
+            "items": [{"key": names.API_KEYS_KEY, "path": names.API_KEYS_KEY}],
+            "defaultMode": 0o440,
+            "optional": True,
+        }
+        volumes.append({"name": API_KEYS_VOLUME, "secret": keys})
+    return volumes

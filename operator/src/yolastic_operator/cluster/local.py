@@ -49,7 +49,8 @@ class Listener:
 class LocalCluster:
     """Runs one inference. Use as an async context manager: at its end every worker has drained and ended.
 
-    Raises OSError on entry when the port cannot be bound. `port` 0 takes a free one; see `address`.
+    Raises OSError on entry when the port cannot be bound. `port` 0 takes a free one; see `address`. `api_keys`: by the name of
+    their Secret, the lines of API keys.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class LocalCluster:
         host: str = "127.0.0.1",
         port: int = 8000,
         runtimes: Mapping[str, RuntimeSpec] | None = None,
+        api_keys: Mapping[str, str] | None = None,
         listener: Listener | None = None,
         control_timeout_s: float = 2.0,
         worker_command: Sequence[str] = (sys.executable, "-m", "yolastic_worker"),
     ) -> None:
         self._bind = (host, port)
         self._runtimes = {**BUILT_IN_RUNTIMES, **(runtimes or {})}
+        self._api_keys = dict(api_keys or {})
         self._listener = listener or Listener()
         self._control_timeout_s = control_timeout_s
         self._worker_command = tuple(worker_command)
@@ -90,6 +93,10 @@ class LocalCluster:
         self._token_file = self._folder / "token"
         self._token_file.touch(mode=0o600)
         self._token_file.write_text(self._token)
+        for name, lines in self._api_keys.items():
+            file = self._api_keys_file(name)
+            file.touch(mode=0o600)
+            file.write_text(lines, "utf-8")
         self._session = aiohttp.ClientSession()
         self._control = ControlClient(self._session, self._control_timeout_s)
         self._keeper = asyncio.create_task(self._keep(), name="keep workers")
@@ -120,6 +127,9 @@ class LocalCluster:
     async def ensure(self, workload: Workload, replicas: int) -> None:
         """Remember what to run; workers of an older revision are replaced one by one, the new one first."""
         model_path(workload.spec.model.uri)
+        secret = workload.spec.api_keys_secret_name
+        if secret is not None and secret not in self._api_keys:
+            raise RefusedError("SecretNotFound", f"spec.apiKeysSecretName: there is no Secret {secret} here")
         self._workload = workload
         if self._replicas is None:
             self._replicas = replicas
@@ -197,10 +207,15 @@ class LocalCluster:
             if len(new) < self._replicas:
                 self._start(self._workload)
 
+    def _api_keys_file(self, secret: str) -> Path:
+        return self._folder / f"{secret}.keys"
+
     def _start(self, workload: Workload) -> WorkerProcess:
         self._made += 1
         name = f"{workload.ref.name}-{self._made}"
         arguments = worker_arguments(workload.ref.name, workload.spec, workload.runtime, model_path(workload.spec.model.uri))
+        if workload.spec.api_keys_secret_name is not None:
+            arguments += ["--api-keys-file", str(self._api_keys_file(workload.spec.api_keys_secret_name))]
         process = WorkerProcess(
             name,
             workload.revision,

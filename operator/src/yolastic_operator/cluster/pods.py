@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from yolastic_contract import names
 from yolastic_contract.failure import parse_failure
+from yolastic_operator.act.pod import API_KEYS_VOLUME
 from yolastic_operator.model import Worker, WorkerPhase
 
 Pod = Mapping[str, Any]
@@ -67,7 +68,7 @@ def _failure(pod: Pod) -> Failure | None:
     for status in _container_statuses(pod):
         failure = _container_failure(status)
         if failure is not None:
-            return failure
+            return _missing_keys(pod) if failure[0] == "ApiKeysMissing" else failure
     scheduled = _condition(pod, "PodScheduled")
     missing = _NO_CLAIM.search(scheduled.get("message", ""))
     if missing is not None:
@@ -76,6 +77,13 @@ def _failure(pod: Pod) -> Failure | None:
     if status.get("phase") == "Failed":
         return status.get("reason") or "PodFailed", _shorten(status.get("message", ""))
     return None
+
+
+def _missing_keys(pod: Pod) -> Failure:
+    """A worker found no file where the Secret with API keys is mounted: which Secret that is, the pod says."""
+    volumes = {volume.get("name"): volume for volume in pod.get("spec", {}).get("volumes", [])}
+    secret = volumes.get(API_KEYS_VOLUME, {}).get("secret", {}).get("secretName", "with API keys")
+    return "SecretNotFound", f"Secret {secret} is not in this namespace, or has no key {names.API_KEYS_KEY}"
 
 
 def _container_statuses(pod: Pod) -> Iterator[Mapping[str, Any]]:
