@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import uvloop
@@ -21,6 +20,7 @@ from yolastic_worker.api.keys import open_gate
 from yolastic_worker.api.remote import Remote, RemoteLimits
 from yolastic_worker.batcher import BatchRules, Window
 from yolastic_worker.control import ControlThread
+from yolastic_worker.decode import DecodePool
 from yolastic_worker.engine.base import Engine
 from yolastic_worker.engine.simulated import SimulatedEngine
 from yolastic_worker.lifecycle import ExitCode, Lifecycle
@@ -77,7 +77,7 @@ class Worker:
         self.gate = open_gate(settings.api_keys_file)
         self.remote = Remote(settings.url_hosts, RemoteLimits(settings.limits.body_bytes, settings.url_timeout_s))
         self.pipeline: Pipeline | None = None
-        self._pool = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
+        self._pool = DecodePool(settings.decode_threads, settings.limits.decode_bytes, settings.queue_length // 2)
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop
         self._server: HttpServer
@@ -126,8 +126,9 @@ class Worker:
             buckets=warmth.buckets,
         )  # fmt: skip
         pipeline = Pipeline(
-            engine, warmth, rules, queue_length=settings.queue_length, metrics=self.metrics, deliver=self._deliver
-        )
+            engine, warmth, rules, queue_length=settings.queue_length, drop_oldest=settings.overflow == "drop-oldest",
+            metrics=self.metrics, deliver=self._deliver,
+        )  # fmt: skip
         self.pipeline = pipeline
         self._loop.call_soon_threadsafe(self._loaded.set)
         pipeline.run()

@@ -1,6 +1,5 @@
 """The data port: `/predict` and `/info`."""
 
-from concurrent.futures import Executor
 from typing import Protocol
 
 from yolastic_worker import __version__
@@ -8,6 +7,7 @@ from yolastic_worker.api.http import Application, Refusal, Reply, Request, json_
 from yolastic_worker.api.keys import Gate
 from yolastic_worker.api.predict import Predict, PredictSettings
 from yolastic_worker.api.remote import Remote
+from yolastic_worker.decode import DecodePool
 from yolastic_worker.lifecycle import Lifecycle
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
@@ -29,7 +29,7 @@ class Serving(Protocol):
 
 
 class _Data:
-    def __init__(self, worker: Serving, pool: Executor) -> None:
+    def __init__(self, worker: Serving, pool: DecodePool) -> None:
         self._worker, self._pool = worker, pool
         self._predict: Predict | None = None
 
@@ -54,7 +54,7 @@ class _Data:
                 version[name] = number
             self._predict = Predict(
                 pipeline,
-                PredictSettings(settings.name, version, settings.patience_s, settings.limits.body_bytes),
+                PredictSettings(settings.name, version, settings.patience_s, settings.limits),
                 self._worker.metrics,
                 self._pool,
                 self._worker.remote,
@@ -82,7 +82,7 @@ class _Data:
         })  # fmt: skip
 
 
-def data_application(worker: Serving, pool: Executor) -> Application:
+def data_application(worker: Serving, pool: DecodePool) -> Application:
     """The ASGI application of the data port."""
     data = _Data(worker, pool)
     return Application({"/predict": {"POST": data.predict}, "/info": {"GET": data.info}}, worker.metrics.answered)

@@ -3,5 +3,6 @@
 from yolastic_worker.decode.header import Header, ImageRefused, read_header
 from yolastic_worker.decode.images import decode
 from yolastic_worker.decode.letterbox import letterbox
+from yolastic_worker.decode.pool import DecodePool
 
-__all__ = ["Header", "ImageRefused", "decode", "letterbox", "read_header"]
+__all__ = ["DecodePool", "Header", "ImageRefused", "decode", "letterbox", "read_header"]

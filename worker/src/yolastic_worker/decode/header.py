@@ -24,6 +24,10 @@ class ImageRefused(Exception):  # noqa: N818 - an answer, not an accident
         self.message = message
 
 
+SMALL_PIXELS: Final = 4 * 2**20
+"""Up to 4 megapixels an image is small."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What the first bytes of an image tell; sides in pixels as stored, before EXIF orientation."""
@@ -31,6 +35,16 @@ class Header:
     format: ImageFormat
     width: int
     height: int
+
+    @property
+    def pixels(self) -> int:
+        """How many."""
+        return self.width * self.height
+
+    @property
+    def large(self) -> bool:
+        """It is decoded behind other large ones: every camera's frame up to 1440p is not."""
+        return self.pixels > SMALL_PIXELS
 
 
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"

@@ -1,0 +1,70 @@
+"""The threads that decode. Small images and large ones have lanes of their own, so that bombs of pixels delay only each other."""
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from yolastic_worker.decode.header import SMALL_PIXELS
+
+_BYTES_A_PIXEL: Final = 12
+"""At the decoder's worst: coefficients of a progressive JPEG (6), RGB (3), and its copy turned by EXIF (3)."""
+_LARGE_NICENESS: Final = 5
+"""A large image takes a core for half a second; the many small ones and the event loop come first on a full machine."""
+
+
+def decoding_bytes(pixels: int) -> int:
+    """Memory one image of so many pixels may take while it is decoded."""
+    return pixels * _BYTES_A_PIXEL
+
+
+class DecodePool:
+    """Runs decoding tasks in threads: one lane for small images, which never waits for memory, one for large ones, which does."""
+
+    def __init__(self, threads: int, memory_bytes: int, most_large: int) -> None:
+        """`memory_bytes`: of large images decoded at once; `most_large`: large images that may wait."""
+        self._memory_bytes, self._most_large = memory_bytes, most_large
+        self._small = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._large = ThreadPoolExecutor(max(1, threads // 2), thread_name_prefix="decode-large", initializer=_yield_to_others)
+        self._room = threading.Condition()
+        self._taken_bytes = 0
+        self._waiting = 0
+
+    def submit(self, pixels: int, task: Callable[..., None], *arguments: Any) -> None:
+        """Run `task` for an image of so many pixels; it must not raise."""
+        if pixels <= SMALL_PIXELS:
+            self._small.submit(task, *arguments)
+            return
+        with self._room:
+            self._waiting += 1
+        self._large.submit(self._run_large, decoding_bytes(pixels), task, arguments)
+
+    def has_room(self, large: int) -> bool:
+        """May so many large images more wait? They hold places of the queue, which small ones need too."""
+        return not large or self._waiting + large <= self._most_large
+
+    @property
+    def taken_bytes(self) -> int:
+        """Memory of the large images that are being decoded."""
+        return self._taken_bytes
+
+    def _run_large(self, size: int, task: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+        with self._room:
+            while self._taken_bytes and self._taken_bytes + size > self._memory_bytes:  # alone, an image always may
+                self._room.wait()
+            self._taken_bytes += size
+        try:
+            task(*arguments)
+        finally:
+            with self._room:
+                self._taken_bytes -= size
+                self._waiting -= 1
+                self._room.notify_all()
+
+
+def _yield_to_others() -> None:
+    """On Linux niceness is a thread's own."""
+    with contextlib.suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LARGE_NICENESS)
