@@ -16,9 +16,9 @@ from yolastic_worker.batcher import BatchRules
 from yolastic_worker.engine.base import EngineInfo
 from yolastic_worker.memory.probe import MemoryReading
 from yolastic_worker.metrics import WorkerMetrics
-from yolastic_worker.pipeline import BatchTooLarge, Pipeline
+from yolastic_worker.pipeline import Pipeline
 from yolastic_worker.postprocess import HeadKind
-from yolastic_worker.types import DeviceLost, Geometry, Image, Outcome, OutOfDeviceMemory, ShapeKey, Thresholds
+from yolastic_worker.types import DeviceLost, Geometry, Image, Outcome, ShapeKey, Thresholds
 from yolastic_worker.warmup import Warmth
 
 WAIT_S = 10
@@ -164,39 +164,6 @@ def test_cancelled_and_expired_never_run(bench: Make) -> None:
     outcomes = [image.outcome for _ in range(3) for image in made.answers()]
     assert sorted(outcomes, key=str) == [Outcome.CANCELLED, Outcome.EXPIRED, Outcome.OK, Outcome.OK]
     assert made.pipeline.slots.free == 32
-
-
-def test_out_of_memory_lowers_the_bound_for_good(bench: Make) -> None:
-    made = bench(max_batch=8)
-    made.send(made.image())
-    made.engine.begun.get(timeout=WAIT_S)
-    made.send(*(made.image() for _ in range(8)))
-    made.engine.orders.put(None)
-    made.answers()
-    assert made.step(OutOfDeviceMemory("no"))[0] == 8
-    failed = made.answers()
-    assert {type(image.error) for image in failed} == {BatchTooLarge}
-    state, _, own = made.pipeline.ceiling()
-    assert (state.ceiling, own) == (4, 4)
-    made.pipeline.grant(CeilingGrant(base=8, ceiling=8))
-    assert made.pipeline.ceiling()[0].ceiling == 4
-    made.send(made.image())
-    made.step(OutOfDeviceMemory("no"))
-    assert [type(image.error) for image in made.answers()] == [OutOfDeviceMemory], "alone and still out of memory"
-    made.send(made.image())
-    made.step()
-    assert made.answers()[0].outcome is Outcome.OK
-    assert made.metrics.out_of_memory._value.get() == 2
-
-
-def test_a_failed_batch_fails_its_images_and_the_next_one_runs(bench: Make) -> None:
-    made = bench()
-    made.send(made.image())
-    made.step(ValueError("odd"))
-    assert made.answers()[0].outcome is Outcome.FAILED
-    made.send(made.image())
-    made.step()
-    assert made.answers()[0].outcome is Outcome.OK
 
 
 def test_a_lost_device_fails_everything_and_ends(bench: Make) -> None:

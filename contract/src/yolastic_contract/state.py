@@ -47,6 +47,9 @@ class MemoryState(Message):
     fit: Fit | None = None
     """Bytes at the peak of a batch; None until warm-up is over."""
     observed_peak_bytes: int | None = None
+    """The most that was ever in use."""
+    observed_bytes: int | None = None
+    """In use at the last look: the most since the look before, seconds ago; right after memory was given back, what is left."""
 
 
 class CeilingGrant(Message):
@@ -96,6 +99,21 @@ class LoadState(Message):
     """Accepted and not yet answered, the queued ones included."""
     busy_ratio: float
     """Share of the last 15 s in which the engine ran; shown, not acted on."""
+    demand_images: int | None = None
+    """Images that came since the start, accepted or refused; their growth between two looks is demand without a window's delay."""
+
+
+class HealthState(Message):
+    """What went wrong lately, and since when all is known to be well."""
+
+    out_of_memory_cap: int | None = None
+    """Largest batch since memory ran out, images; it is in `buckets` and the ceiling too. None: memory suffices."""
+    next_trial_s: float | None = None
+    """Seconds until the next larger batch is tried, at the first quiet moment after."""
+    quarantined_images: int = 0
+    """Images that alone made a batch fail and are refused for a while."""
+    canary_age_s: float | None = None
+    """Seconds since the engine last answered a known image rightly; None: it has none to be asked."""
 
 
 class WorkerState(Message):
@@ -126,6 +144,7 @@ class WorkerState(Message):
     """Seconds a batch takes; learned online."""
     ceiling: CeilingState
     load: LoadState
+    health: HealthState = HealthState()
 
 
 class DrainState(Message):

@@ -6,7 +6,9 @@
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -18,14 +20,34 @@ logger = logging.getLogger(__name__)
 
 Deliver = Callable[[Sequence[Image]], None]
 
+_SAMPLE: Final = 64
+"""Every so many candidates of an output are looked at for numbers that are none: a device that goes wrong spoils them all."""
+
+
+def guarded(deliver: Deliver) -> Deliver:
+    """`deliver` that costs its own images at most, never the thread that calls it."""
+
+    def _call(images: Sequence[Image]) -> None:
+        try:
+            deliver(images)
+        except Exception:
+            logger.exception("%d answers could not be delivered", len(images))
+
+    return _call
+
 
 class Finisher:
     """Postprocesses batches and delivers them; the engine thread hands them over, or finishes a small one itself."""
 
-    def __init__(self, head: HeadKind, deliver: Deliver) -> None:
-        self._head, self._deliver = head, deliver
+    def __init__(
+        self, head: HeadKind, deliver: Deliver, doubt: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`doubt`: called when an output is no answer at all."""
+        self._head, self._deliver, self._doubt, self._clock = head, guarded(deliver), doubt, clock
         self._finished: queue.SimpleQueue[tuple[tuple[Image, ...], Outputs] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="postprocess", daemon=True)
+        self.busy_since_s: float | None = None
+        """Monotonic: when the batch began that is being postprocessed; for liveness."""
 
     def start(self) -> None:
         """Start the thread."""
@@ -44,13 +66,32 @@ class Finisher:
         """Boxes of a whole batch, delivered at once; in the caller's thread."""
         for image, output in zip(batch, outputs, strict=True):
             try:
-                image.boxes = detect(output, self._head, image.thresholds, image.geometry)
-                image.outcome = Outcome.OK if np.isfinite(image.boxes).all() else Outcome.FAILED
+                self._box(image, output)
             except Exception as error:
                 logger.exception("postprocessing failed")
-                image.outcome, image.error = Outcome.FAILED, error
+                image.boxes, image.outcome, image.error = None, Outcome.FAILED, error
         self._deliver(batch)
+
+    def _box(self, image: Image, output: Outputs) -> None:
+        sample = output[:, ::_SAMPLE] if self._head is HeadKind.RAW else output
+        if np.isfinite(sample).all():
+            image.boxes = detect(output, self._head, image.thresholds, image.geometry)
+        if image.boxes is not None and np.isfinite(image.boxes).all():
+            image.outcome = Outcome.OK
+        else:
+            logger.error("the engine answered with numbers that are not finite")
+            image.boxes, image.outcome = None, Outcome.FAILED
+            self._doubt()
 
     def _run(self) -> None:
         while (item := self._finished.get()) is not None:
-            self.finish(*item)
+            self.busy_since_s = self._clock()
+            batch, outputs = item
+            try:
+                self.finish(batch, outputs)
+            except Exception as error:
+                logger.exception("a batch could not be finished")
+                for image in batch:
+                    image.boxes, image.outcome, image.error = None, Outcome.FAILED, error
+                self._deliver(batch)
+            self.busy_since_s = None

@@ -24,8 +24,8 @@ class WorkerMetrics:
         self.batch_size: Histogram = made[names.BATCH_SIZE.name].labels(model)
         self.busy: Counter = made[names.ENGINE_BUSY.name].labels(model)
         self.out_of_memory: Counter = made[names.OUT_OF_MEMORY.name].labels(model)
-        made[names.BATCH_RETRIES.name].labels(model)
-        made[names.QUARANTINED.name].labels(model)
+        self.batch_retries: Counter = made[names.BATCH_RETRIES.name].labels(model)
+        self.quarantined: Counter = made[names.QUARANTINED.name].labels(model)
         self._codes: dict[int, Counter] = {}
 
     def _make(self, metric: names.Metric) -> Any:
@@ -42,11 +42,6 @@ class WorkerMetrics:
         if counter is None:
             counter = self._codes[code] = self._made[names.REQUESTS.name].labels(self._model, str(code))
         counter.inc()
-
-    def ran(self, images: int, seconds: float) -> None:
-        """The engine ran a batch."""
-        self.batch_size.observe(images)
-        self.busy.inc(seconds)
 
     def gauge(self, metric: names.Metric, value: float, *labels: str) -> None:
         """Set a gauge."""

@@ -9,22 +9,24 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
-from yolastic_contract.state import CeilingGrant, CeilingState, Fit, LoadState
+from yolastic_contract.state import CeilingGrant, CeilingState, Fit, HealthState, LoadState
 from yolastic_worker.admission import Accepted, Admission, Refused
 from yolastic_worker.batcher import Batcher, BatchRules, Turn
 from yolastic_worker.engine.base import Engine
 from yolastic_worker.finisher import Deliver
 from yolastic_worker.load import LoadMeter
 from yolastic_worker.metrics import WorkerMetrics
-from yolastic_worker.runner import BatchTooLarge, Runner
+from yolastic_worker.quarantine import Quarantine
+from yolastic_worker.recovery import MemoryCap
+from yolastic_worker.runner import Runner
 from yolastic_worker.slots import SlotPool
 from yolastic_worker.speed import SpeedModel
 from yolastic_worker.tiers import TierController
 from yolastic_worker.types import DeviceLost, Image
+from yolastic_worker.upkeep import Chore, Upkeep
 from yolastic_worker.warmup import Warmth
-
-__all__ = ["BatchTooLarge", "Pipeline", "Progress"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class Progress:
     """Monotonic: when a batch last began or ended, or the wait for one began."""
     slowest_s: float
     """The slowest batch known, warm-up included."""
+    finishing_since_s: float | None = None
+    """Monotonic: since when the boxes of one batch are being computed; None: of none."""
 
 
 class Pipeline:
@@ -51,6 +55,7 @@ class Pipeline:
         rules: BatchRules,
         *,
         queue_length: int,
+        drop_oldest: bool = False,
         metrics: WorkerMetrics,
         deliver: Deliver,
         clock: Callable[[], float] = time.monotonic,
@@ -60,49 +65,76 @@ class Pipeline:
         now_s = clock()
         self._changed = threading.Condition()
         self._batcher = Batcher(rules)
-        self._admission = Admission(queue_length)
+        self._admission = Admission(queue_length, drop_oldest=drop_oldest)
         self._tiers = TierController(warmth.largest, warmth.largest)
         self._speed = SpeedModel(warmth.speed)
         self._load = LoadMeter(now_s)
-        self._own_bound = warmth.largest
+        self._cap = MemoryCap(warmth.buckets)
+        self._upkeep = Upkeep(now_s, canary=warmth.canary is not None)
+        self.quarantine = Quarantine()
         self._grant: CeilingGrant | None = None
-        self._decoding = 0
         self._running = 0
         self._running_until_s: float | None = None
         self._last_s = now_s
         self._slowest_s = max((seconds for _, seconds in warmth.speed), default=0.0)
+        self._used_bytes: int | None = None
+        self._peak_bytes = warmth.observed_peak_bytes
         self._stopping = False
         self.slots = SlotPool(queue_length + 2 * warmth.largest, engine.info.height, engine.info.width)
-        self._runner = Runner(engine, self, self.slots, metrics=metrics, deliver=deliver, clock=clock)
+        self._runner = Runner(
+            engine, self, self.slots, warmth.canary, self.quarantine, metrics=metrics, deliver=deliver, clock=clock
+        )
         self.inflight = 0
         """Accepted and not yet answered; only the event loop counts here."""
         self.lost: DeviceLost | None = None
 
     # --- the event loop's side
 
-    def admit(self, images: int, deadline_s: float) -> Accepted | Refused:
+    def admit(self, images: int, deadline_s: float, source: str = "") -> Accepted | Refused:
         """May a request with so many images come in? Counts it either way."""
         now_s = self._clock()
+        displaced: tuple[Image, ...] = ()
         with self._changed:
             verdict = self._admission.decide(
-                now_s, images=images, deadline_s=deadline_s, queue_images=self._decoding + self._batcher.waiting,
-                running_until_s=self._running_until_s, limit=self._tiers.ceiling, fit=self._speed.fit,
+                now_s, images=images, deadline_s=deadline_s, queue_images=self._batcher.held,
+                running_until_s=self._running_until_s, limit=self._tiers.ceiling, fit=self._speed.fit, source=source,
+                line=self._batcher,
             )  # fmt: skip
             if isinstance(verdict, Accepted):
+                if verdict.displaces:
+                    displaced = self._batcher.displace(source, verdict.displaces, drop_oldest=self._admission.drop_oldest)
+                self._batcher.expect(source, images)
                 self._load.arrived(now_s, images)
-                self._decoding += images
                 self.inflight += images
             else:
                 self._load.refused(now_s, images)
+        if displaced:
+            self._put_out(displaced)
         return verdict
+
+    def leave(self, images: Sequence[Image]) -> None:
+        """The client of these images has gone: those that wait make room at once."""
+        now_s = self._clock()
+        with self._changed:
+            left = [image for image in images if self._batcher.leave(image, now_s)]
+        self._put_out(left)
+
+    def _put_out(self, images: Sequence[Image]) -> None:
+        """Images that left the queue without a batch; their outcome is set."""
+        for image in images:
+            self.slots.give(image.pixels)
+        self.answered(images)
 
     def answered(self, images: Sequence[Image]) -> None:
         """Results arrived on the event loop: count them and finish each image."""
         self.inflight -= len(images)
         for image in images:
-            if image.outcome is not None:
-                self._metrics.images[image.outcome].inc()
-            image.finish(image)
+            try:
+                if image.outcome is not None:
+                    self._metrics.images[image.outcome].inc()
+                image.finish(image)
+            except Exception:  # one request's, not the whole batch's
+                logger.exception("an answer could not be given")
 
     def observe_late(self, predicted_s: float, actual_s: float) -> None:
         """An accepted request was answered: the margin learns from it."""
@@ -114,25 +146,29 @@ class Pipeline:
     def offer(self, image: Image) -> None:
         """A decoded image in its slot joins the queue."""
         with self._changed:
-            self._decoding -= 1
-            if self.lost is None and not self._stopping:
-                self._batcher.offer(image, self._clock())
-                self._changed.notify()
-                return
-        self._runner.fail((image,), self.lost or DeviceLost("the worker is stopping"))
+            try:
+                if self.lost is None and not self._stopping:
+                    self._batcher.offer(image, self._clock())
+                    self._changed.notify()
+                    return
+                self._batcher.give_up(image.source)
+                error: Exception = self.lost or DeviceLost("the worker is stopping")
+            except Exception as failure:
+                logger.exception("an image could not be queued")
+                error = failure
+        self._runner.fail((image,), error)
 
     def abandon(self, image: Image) -> None:
         """An image whose decoding failed, or whose client has gone, leaves; its outcome is set."""
         with self._changed:
-            self._decoding -= 1
+            self._batcher.give_up(image.source)
         self._deliver((image,))
 
-    # --- the engine thread, or whoever calls `run`
+    # --- the engine thread
 
     def run(self) -> None:
         """Run batches until `stop`; ends early with `lost` set when the device is lost."""
         runner = self._runner
-        runner.start()
         try:
             runner.run()
         except DeviceLost as error:
@@ -140,9 +176,9 @@ class Pipeline:
             logger.critical("the device is lost: %s", error)
         finally:
             with self._changed:
+                self._stopping = True
                 left = self._batcher.drain()
             runner.fail(left, self.lost or DeviceLost("the worker is stopping"))
-            runner.stop()
 
     def stop(self) -> None:
         """Let `run` end after its batch; what still waits is answered as failed."""
@@ -150,17 +186,21 @@ class Pipeline:
             self._stopping = True
             self._changed.notify()
 
-    def take(self) -> Turn | None:
+    def take(self) -> Turn | Chore | None:
         """As `Desk.take`."""
         with self._changed:
             while not self._stopping:
-                now_s = self._clock()
-                limit = min(self._tiers.update(now_s, self._batcher.waiting), self._own_bound)
+                now_s, waiting = self._clock(), self._batcher.waiting
+                chore = self._upkeep.next(now_s, idle=not waiting, trial_at_s=self._cap.trial_at_s)
+                if chore is not None:
+                    return chore
+                limit = min(self._tiers.update(now_s, waiting), self._cap.limit)
                 turn = self._batcher.turn(now_s, limit, self._speed.seconds)
                 if turn.batch or turn.dropped:
                     self._start(turn.batch, now_s)
                     return turn
-                self._changed.wait(None if turn.wait_until_s is None else max(0.0, turn.wait_until_s - now_s))
+                wake_s = turn.wait_until_s if waiting else self._upkeep.wake_s(self._cap.trial_at_s)
+                self._changed.wait(None if wake_s is None or wake_s == inf else max(0.0, wake_s - now_s))
         return None
 
     def padded(self, images: int) -> int:
@@ -169,14 +209,26 @@ class Pipeline:
             return images
         return next((bucket for bucket in self.warmth.buckets if bucket >= images), images)
 
+    def begun(self, images: int) -> None:
+        """As `Desk.begun`."""
+        with self._changed:
+            self._expect(images, self._clock())
+
     def _start(self, batch: Sequence[Image], now_s: float) -> None:
         for image in batch:
             image.started_s = now_s
-        self._running = len(batch)
         if batch:
-            self._last_s = now_s
-        seconds = self._speed.seconds(self.padded(len(batch)))
-        self._running_until_s = None if seconds is None or not batch else now_s + seconds
+            self._admission.started()
+            self._expect(len(batch), now_s)
+
+    def _expect(self, images: int, now_s: float) -> None:
+        self._running, self._last_s, self._running_until_s = images, now_s, None
+        try:
+            seconds = self._speed.seconds(self.padded(images))
+        except Exception:  # the images of this batch have left the queue: they must run
+            logger.exception("the end of a batch cannot be foretold")
+            return
+        self._running_until_s = None if seconds is None else now_s + seconds
 
     def ended(self, start_s: float, end_s: float, learned_size: int | None) -> int:
         """As `Desk.ended`."""
@@ -186,45 +238,105 @@ class Pipeline:
             if learned_size is not None:
                 self._speed.observe(learned_size, end_s - start_s)
                 self._slowest_s = max(self._slowest_s, end_s - start_s)
-            return self._decoding + self._batcher.waiting
+            return self._batcher.held
+
+    def limit(self) -> int:
+        """As `Desk.limit`."""
+        return self._cap.limit
 
     def out_of_memory(self, images: int) -> int:
         """As `Desk.out_of_memory`."""
         with self._changed:
-            smaller = [bucket for bucket in self.warmth.buckets if bucket < images]
-            self._own_bound = min(self._own_bound, smaller[-1] if smaller else 1)
-            self._lower_tiers()
-            return self._own_bound
+            self._cap.out_of_memory(self._clock(), images)
+            self._set_tiers()
+            return self._cap.limit
 
-    def _lower_tiers(self) -> None:
+    def trial(self) -> int | None:
+        """As `Desk.trial`: not beyond the budget, which is somebody else's memory by now."""
+        with self._changed:
+            now_s = self._clock()
+            images = self._cap.trial(now_s)
+            self._cap.postpone(now_s)
+            budget_bytes = None if self._grant is None else self._grant.budget_bytes
+            fit = self.warmth.memory
+            beyond = images is not None and budget_bytes is not None and fit is not None and fit.at(images) > budget_bytes
+            return None if beyond else images
+
+    def fitted(self, images: int) -> None:
+        """As `Desk.fitted`."""
+        with self._changed:
+            self._cap.fitted(self._clock(), images)
+            self._set_tiers()
+
+    def doubt(self) -> None:
+        """As `Desk.doubt`; any thread."""
+        with self._changed:
+            self._upkeep.doubt()
+            self._changed.notify()
+
+    def sang(self) -> None:
+        """As `Desk.sang`."""
+        with self._changed:
+            self._upkeep.sang(self._clock())
+
+    def looked(self, used_bytes: int | None) -> None:
+        """As `Desk.looked`."""
+        with self._changed:
+            self._used_bytes = used_bytes
+            self._peak_bytes = max(filter(None, (self._peak_bytes, used_bytes)), default=None)
+
+    def _set_tiers(self) -> None:
         """What was granted, or the worker's own start values, within the worker's own bound."""
-        grant = self._grant
+        grant, bound = self._grant, self._cap.limit
         if grant is None:
-            self._tiers = TierController(self._own_bound, self._own_bound)
+            self._tiers = TierController(bound, bound)
         else:
-            self._tiers.grant(min(grant.base, self._own_bound), min(grant.ceiling, self._own_bound))
+            self._tiers.grant(min(grant.base, bound), min(grant.ceiling, bound))
 
     # --- what others may know; any thread
 
     def grant(self, grant: CeilingGrant) -> CeilingState:
-        """The operator's tiers, never above the worker's own bound."""
+        """The operator's tiers, never above the worker's own bound; they count from the next batch on.
+
+        A smaller budget than before, or than what is in use, gives memory back before that batch.
+        """
         with self._changed:
+            before = self._used_bytes if self._grant is None else self._grant.budget_bytes
+            if grant.budget_bytes is not None and before is not None and grant.budget_bytes < before:
+                self._upkeep.want_shrink()
             self._grant = grant
-            self._lower_tiers()
+            self._set_tiers()
             self._changed.notify()
             return self._tiers.state()
 
     def ceiling(self) -> tuple[CeilingState, CeilingGrant | None, int]:
         """(tiers, the last grant, the worker's own bound)."""
         with self._changed:
-            return self._tiers.state(), self._grant, self._own_bound
+            return self._tiers.state(), self._grant, self._cap.limit
+
+    def memory_in_use(self) -> tuple[int | None, int | None]:
+        """Bytes (at the last look, the most ever seen); None where the device does not tell."""
+        with self._changed:
+            return self._used_bytes, self._peak_bytes
+
+    def health(self) -> HealthState:
+        """What went wrong lately, and since when all is known to be well."""
+        now_s = self._clock()
+        with self._changed:
+            sang_s = self._upkeep.canary_s
+            return HealthState(
+                out_of_memory_cap=self._cap.limit if self._cap.lowered else None,
+                next_trial_s=max(0.0, self._cap.trial_at_s - now_s) if self._cap.lowered else None,
+                quarantined_images=self.quarantine.held(now_s),
+                canary_age_s=None if sang_s is None else max(0.0, now_s - sang_s),
+            )
 
     def load(self) -> LoadState:
         """Demand and what becomes of it, over 15 s."""
         now_s = self._clock()
         with self._changed:
             return self._load.state(
-                now_s, queue_images=self._decoding + self._batcher.waiting, queue_oldest_age_s=self._batcher.oldest_age_s(now_s),
+                now_s, queue_images=self._batcher.held, queue_oldest_age_s=self._batcher.oldest_age_s(now_s),
                 inflight_images=max(0, self.inflight), fit=self._speed.fit, ceiling=self._tiers.ceiling,
             )  # fmt: skip
 
@@ -240,4 +352,5 @@ class Pipeline:
         with self._changed:
             oldest_s = now_s - self._batcher.oldest_age_s(now_s)
             last_s = self._last_s if self._running else max(self._last_s, oldest_s)
-            return Progress(self._batcher.waiting, self._running, last_s, self._slowest_s)
+            finishing_since_s = self._runner.finisher.busy_since_s
+            return Progress(self._batcher.waiting, self._running, last_s, self._slowest_s, finishing_since_s)

@@ -1,45 +1,30 @@
-"""The engine thread: takes its next batch itself, runs it, hands results back in one call a batch."""
+"""The engine thread: takes its next batch itself, runs it, hands results back in one call; saves what it can when one fails."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final
 
 from yolastic_worker.batcher import Turn
-from yolastic_worker.engine.base import Engine, Outputs
-from yolastic_worker.finisher import Deliver, Finisher
+from yolastic_worker.desk import Console, Desk, Run
+from yolastic_worker.engine.agreement import Canary
+from yolastic_worker.engine.base import Engine
+from yolastic_worker.finisher import Deliver, Finisher, guarded
+from yolastic_worker.housekeeping import Housekeeper
 from yolastic_worker.metrics import WorkerMetrics
+from yolastic_worker.quarantine import Quarantine
+from yolastic_worker.recovery import Mishap, Rescue, Verdict
 from yolastic_worker.slots import SlotPool
-from yolastic_worker.types import DeviceLost, Image, Outcome, OutOfDeviceMemory
+from yolastic_worker.types import DeviceLost, Image, Outcome, OutOfDeviceMemory, Quarantined, TransientFailure
+from yolastic_worker.upkeep import Chore
 
 logger = logging.getLogger(__name__)
 
-_SMALL_BATCH = 2
+_SMALL_BATCH: Final = 2
 """So few images the engine thread postprocesses itself when nobody waits for it: one change of threads less."""
-
-
-class BatchTooLarge(OutOfDeviceMemory):
-    """Several images did not fit together; each alone may."""
-
-
-class Desk(Protocol):
-    """Where the engine thread gets its work, and tells how it went: the pipeline behind its lock."""
-
-    def take(self) -> Turn | None:
-        """Wait for work; None when stopping."""
-        ...
-
-    def padded(self, images: int) -> int:
-        """Images the engine runs for a batch of so many."""
-        ...
-
-    def ended(self, start_s: float, end_s: float, learned_size: int | None) -> int:
-        """A batch ended; the images that wait for the next one."""
-        ...
-
-    def out_of_memory(self, images: int) -> int:
-        """A batch of so many did not fit; the worker's own bound from now on."""
-        ...
+_STUMBLES: Final = 20
+"""So many turns in a row that fail outside the engine, and the worker ends: it would only turn in circles."""
+_STUMBLE_PAUSE_S: Final = 0.05
 
 
 class Runner:
@@ -50,83 +35,145 @@ class Runner:
         engine: Engine,
         desk: Desk,
         slots: SlotPool,
+        canary: Canary | None,
+        quarantine: Quarantine,
         *,
         metrics: WorkerMetrics,
         deliver: Deliver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._engine, self._desk, self._slots = engine, desk, slots
-        self._metrics, self._deliver, self._clock = metrics, deliver, clock
-        self._finisher = Finisher(engine.info.head, deliver)
-
-    def start(self) -> None:
-        """Before the first batch."""
-        self._finisher.start()
-
-    def stop(self) -> None:
-        """After the last batch."""
-        self._finisher.stop()
+        self._desk, self._slots, self._quarantine = desk, slots, quarantine
+        self._metrics, self._deliver, self._clock = metrics, guarded(deliver), clock
+        self._console = Console(engine, desk, metrics, clock)
+        self._house = Housekeeper(self._console, desk, canary, metrics, clock)
+        self.finisher = Finisher(engine.info.head, deliver, desk.doubt, clock)
 
     def run(self) -> None:
-        """Run batches until the desk has no more.
+        """Run batches and chores until the desk has no more.
 
         Raises:
             DeviceLost: the device is lost; the images of its last batch are answered.
+            Exception: turn after turn failed outside the engine.
         """
-        while (turn := self._desk.take()) is not None:
-            if turn.dropped:
-                self._release(turn.dropped)
-                self._deliver(turn.dropped)
-            if turn.batch:
-                self._run_batch(turn.batch, self._desk.padded(len(turn.batch)))
+        self.finisher.start()
+        stumbles = 0
+        try:
+            while True:
+                try:
+                    work = self._desk.take()
+                    if work is None:
+                        return
+                    self._do(work)
+                    stumbles = 0
+                except DeviceLost:
+                    raise
+                except Exception:
+                    stumbles += 1
+                    if stumbles >= _STUMBLES:
+                        raise
+                    logger.exception("a turn of the engine thread failed")
+                    time.sleep(_STUMBLE_PAUSE_S)
+        finally:
+            self.finisher.stop()
 
     def fail(self, images: Sequence[Image], error: Exception) -> None:
         """Answer images that will never have boxes."""
         if not images:
             return
-        self._release(images)
         for image in images:
             image.outcome, image.error = Outcome.FAILED, error
-        self._deliver(images)
+        self._hand_back(images)
 
-    def _run_batch(self, batch: tuple[Image, ...], size: int) -> None:
-        """`size`: images the engine runs, padding included."""
-        start_s, error, outputs = self._clock(), None, None
+    def _do(self, work: Turn | Chore) -> None:
+        if isinstance(work, Chore):
+            self._house.do(work)
+            return
+        if work.dropped:
+            self._hand_back(work.dropped)
+        if not work.batch:
+            return
         try:
-            outputs = self._engine.run([image.pixels for image in batch], size)
-        except DeviceLost as lost:
-            self._desk.ended(start_s, self._clock(), None)
-            self.fail(batch, lost)
+            run = self._console.run([image.pixels for image in work.batch])
+            if run.error is None:
+                self._succeeded(work.batch, run)
+            else:
+                self._rescue(work.batch, run.error)
+            self._house.look_sometimes()
+        except Exception as error:
+            self.fail([image for image in work.batch if image.outcome is None and not image.inferred_s], error)
             raise
-        except Exception as failure:
-            error = failure
-        end_s = self._clock()
-        waiting = self._desk.ended(start_s, end_s, size if error is None else None)
-        self._metrics.ran(len(batch), end_s - start_s)
-        if error is None and outputs is not None:
-            self._succeeded(batch, outputs, end_s, waiting)
-        else:
-            self._failed_batch(batch, error or RuntimeError("no output"))
 
-    def _succeeded(self, batch: tuple[Image, ...], outputs: Outputs, end_s: float, waiting: int) -> None:
-        self._release(batch)
+    def _succeeded(self, batch: tuple[Image, ...], run: Run) -> None:
+        assert run.outputs is not None
+        self._metrics.batch_size.observe(len(batch))
         for image in batch:
-            image.inferred_s = end_s
-        if waiting or len(batch) > _SMALL_BATCH:
-            self._finisher.put(batch, outputs)
+            image.inferred_s = run.ended_s
+        self._release(batch)
+        if run.waiting or len(batch) > _SMALL_BATCH:
+            self.finisher.put(batch, run.outputs)
         else:
-            self._finisher.finish(batch, outputs)
+            self.finisher.finish(batch, run.outputs)
 
-    def _failed_batch(self, batch: tuple[Image, ...], error: Exception) -> None:
-        """One batch failed and the device lives: its images fail; out of memory lowers the worker's own bound for good."""
+    def _rescue(self, batch: tuple[Image, ...], error: Exception) -> None:
+        """Run the parts of a failed batch until each image is answered: with its boxes, or with why not."""
+        rescue = Rescue(len(batch), lambda index: batch[index].digest or index)
+        part = rescue.next(len(batch))
+        assert part is not None
+        errors: dict[int, Exception] = {}
+        self._note(rescue, part, error, errors)
+        while (part := rescue.next(self._desk.limit())) is not None:
+            present = self._without_the_gone(rescue, batch, part)
+            if not present:
+                continue
+            images = tuple(batch[index] for index in present)
+            self._metrics.batch_retries.inc()
+            self._desk.begun(len(images))
+            run = self._console.run([image.pixels for image in images])
+            if run.error is None:
+                rescue.answered(present)
+                self._succeeded(images, run)
+            else:
+                self._note(rescue, present, run.error, errors)
+        proven = rescue.needs_proof and self._house.ask_canary()
+        for index, verdict in rescue.verdicts(proven=proven).items():
+            if verdict is not Verdict.ANSWERED and batch[index].outcome is None:
+                self.fail((batch[index],), self._blame(batch[index]) if verdict is Verdict.CULPRIT else errors[index])
+
+    def _note(self, rescue: Rescue, part: tuple[int, ...], error: Exception, errors: dict[int, Exception]) -> None:
+        """A part failed: what is remembered of it."""
+        mishap = Mishap.OTHER
         if isinstance(error, OutOfDeviceMemory):
-            self._metrics.out_of_memory.inc()
-            bound = self._desk.out_of_memory(len(batch))
-            logger.error("out of memory with a batch of %d; from now on at most %d", len(batch), bound)
-            error = error if len(batch) == 1 else BatchTooLarge(str(error))
+            mishap = Mishap.OUT_OF_MEMORY
+            self._house.out_of_memory(len(part))
+            if errors:  # for the second time in this batch: what the arena holds may be in the way
+                self._house.shrink()
         else:
-            logger.error("a batch of %d failed: %s", len(batch), error)
-        self.fail(batch, error)
+            logger.error("a batch of %d failed: %s", len(part), error)
+            if isinstance(error, TransientFailure):
+                mishap = Mishap.TRANSIENT
+        errors.update(dict.fromkeys(part, error))
+        rescue.failed(part, mishap)
+
+    def _without_the_gone(self, rescue: Rescue, batch: tuple[Image, ...], part: tuple[int, ...]) -> tuple[int, ...]:
+        """The images of a part whose clients still wait; the others are answered."""
+        gone = tuple(index for index in part if batch[index].cancelled)
+        if gone:
+            rescue.left(gone)
+            for index in gone:
+                batch[index].outcome = Outcome.CANCELLED
+            self._hand_back([batch[index] for index in gone])
+        return tuple(index for index in part if index not in gone)
+
+    def _blame(self, image: Image) -> Quarantined:
+        """This image makes batches fail: the same content is refused for a while."""
+        self._quarantine.add(image.digest, self._clock())
+        self._metrics.quarantined.inc()
+        logger.error("one image fails alone while others do not: its content is refused for a while")
+        return Quarantined("the model fails on this image")
+
+    def _hand_back(self, images: Sequence[Image]) -> None:
+        self._release(images)
+        self._deliver(images)
 
     def _release(self, images: Sequence[Image]) -> None:
         for image in images:

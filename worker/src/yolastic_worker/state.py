@@ -36,6 +36,7 @@ def worker_state(settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipel
         )  # fmt: skip
     info, warmth = pipeline.engine.info, pipeline.warmth
     ceiling, _, own_bound = pipeline.ceiling()
+    used_bytes, peak_bytes = pipeline.memory_in_use()
     return WorkerState(
         **common, backend=info.backend, device=info.device, device_id=info.device_id, simulated=info.simulated,
         # What ran out of memory since it was warm is no bucket any more: a grant above it could never be confirmed.
@@ -46,9 +47,9 @@ def worker_state(settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipel
         ),
         memory=MemoryState(
             limit_bytes=warmth.limit_bytes, limit_source=warmth.limit_source, fit=warmth.memory,
-            observed_peak_bytes=warmth.observed_peak_bytes,
+            observed_peak_bytes=peak_bytes, observed_bytes=used_bytes,
         ),
-        speed=pipeline.fit, ceiling=ceiling, load=pipeline.load(),
+        speed=pipeline.fit, ceiling=ceiling, load=pipeline.load(), health=pipeline.health(),
     )  # fmt: skip
 
 
@@ -73,7 +74,7 @@ def refresh_gauges(metrics: WorkerMetrics, pipeline: "Pipeline | None", max_batc
     for bound, images in bounds.items():
         metrics.gauge(names.BATCH_CEILING, images, bound)
     memory = warmth.memory
-    kinds: dict[str, float | None] = {"limit": warmth.limit_bytes, "observed_peak": warmth.observed_peak_bytes}
+    kinds: dict[str, float | None] = {"limit": warmth.limit_bytes, "observed_peak": pipeline.memory_in_use()[1]}
     if grant is not None:
         kinds["budget"] = grant.budget_bytes
     if memory is not None:

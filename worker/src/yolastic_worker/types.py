@@ -82,8 +82,6 @@ class Image:
     """As the client sent it, encoded; its request holds it until it is answered, so this costs nothing."""
     cancelled: bool = False
     """The client is gone."""
-    displaced: bool = False
-    """It gave up its place in a full queue to a newer image."""
     queued_s: float = 0.0
     started_s: float = 0.0
     """Its batch began to run."""
@@ -108,6 +106,10 @@ class WorkerFailure(Exception):  # noqa: N818 - it is the failure of a worker, n
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class Displaced(Exception):  # noqa: N818 - what happened to one image
+    """It gave up its place in a full queue to a newer image."""
 
 
 class OutOfDeviceMemory(Exception):  # noqa: N818 - the field's name for it

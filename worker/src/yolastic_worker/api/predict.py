@@ -3,24 +3,33 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
 from yolastic_worker.admission import Accepted, Refused
 from yolastic_worker.api.http import ClientGone, Refusal, Reply, Request, json_reply
 from yolastic_worker.api.multipart import parse_form, parse_source
-from yolastic_worker.api.parameters import Parameters, parse_parameters, patience_s
+from yolastic_worker.api.parameters import Parameters, parse_parameters, patience_s, tells_patience
 from yolastic_worker.api.remote import Remote, Url, Watch
 from yolastic_worker.api.ultralytics import render_boxes, render_image, render_response
-from yolastic_worker.decode import ImageRefused, decode, letterbox, read_header
+from yolastic_worker.decode import DecodePool, Header, ImageRefused, decode, letterbox, read_header
+from yolastic_worker.limits import Limits
 from yolastic_worker.metrics import WorkerMetrics
-from yolastic_worker.pipeline import BatchTooLarge, Pipeline
-from yolastic_worker.types import DeviceLost, Geometry, Image, Outcome, OutOfDeviceMemory, ShapeKey
+from yolastic_worker.pipeline import Pipeline
+from yolastic_worker.types import (
+    DeviceLost,
+    Displaced,
+    Geometry,
+    Image,
+    Outcome,
+    OutOfDeviceMemory,
+    Quarantined,
+    ShapeKey,
+    content_digest,
+)
 
-_BODY_TIMEOUT_S: Final = 30.0
-_HELD_LIMIT_BYTES: Final = 256 * 2**20
-"""Encoded images a worker holds at once, over all requests: so many slow clients cannot fill its memory."""
+_OWN_SHARE_BYTES: Final = 2**20
+"""So much of a body always finds room in the last quarter of the memory for bodies: few large ones cannot shut out the rest."""
 _FAILED_RETRY_S: Final = 1
 _SOURCE_LENGTH: Final = 128
 _NO_GEOMETRY: Final = Geometry(0, 0, 1.0, 0, 0)
@@ -36,14 +45,16 @@ class PredictSettings:
     version: Mapping[str, str]
     patience_s: float
     """Default patience of a client, seconds."""
-    body_limit_bytes: int
+    limits: Limits
 
 
 class Pending:
     """One request's images on their way. Lives on the event loop; decode threads only add images."""
 
-    def __init__(self, count: int, parameters: Parameters, *, source: str, received_s: float, deadline_s: float) -> None:
-        self.parameters, self.source = parameters, source
+    def __init__(
+        self, count: int, parameters: Parameters, *, source: str, silent: bool, received_s: float, deadline_s: float
+    ) -> None:
+        self.parameters, self.source, self.silent = parameters, source, silent
         self.received_s, self.deadline_s = received_s, deadline_s
         """Monotonic."""
         self.images: list[Image | None] = [None] * count
@@ -78,7 +89,7 @@ class Predict:
     """The handler; one a worker."""
 
     def __init__(
-        self, pipeline: Pipeline, settings: PredictSettings, metrics: WorkerMetrics, pool: Executor, remote: Remote
+        self, pipeline: Pipeline, settings: PredictSettings, metrics: WorkerMetrics, pool: DecodePool, remote: Remote
     ) -> None:
         self._pipeline, self._settings, self._metrics, self._pool = pipeline, settings, metrics, pool
         self._remote = remote
@@ -86,6 +97,9 @@ class Predict:
         self._names, self._height, self._width = info.names, info.height, info.width
         self._key = ShapeKey(info.height, info.width)
         self._held_bytes = 0
+        limits = settings.limits
+        self._room_bytes = max(limits.held_bytes, limits.body_bytes * 4 // 3)
+        self._room_for_large_bytes = self._room_bytes * 3 // 4
 
     async def __call__(self, request: Request) -> Reply:
         """One request."""
@@ -93,7 +107,8 @@ class Predict:
 
         def hold(size: int) -> None:
             nonlocal own_bytes
-            if self._held_bytes + size > max(_HELD_LIMIT_BYTES, self._settings.body_limit_bytes):
+            room_bytes = self._room_bytes if own_bytes + size <= _OWN_SHARE_BYTES else self._room_for_large_bytes
+            if self._held_bytes + size > room_bytes:
                 raise Refusal(429, "overloaded", "too many bytes are on their way to this worker", _FAILED_RETRY_S)
             own_bytes += size
             self._held_bytes += size
@@ -110,13 +125,16 @@ class Predict:
         deadline_s = request.arrived_s + patience
         bodies = await self._remote.collect(files, deadline_s, hold, watch)
         source = request.headers.get(b"x-source", b"")[:_SOURCE_LENGTH].decode("latin-1") or request.client
-        pending = Pending(len(bodies), parameters, source=source, received_s=time.monotonic(), deadline_s=deadline_s)
+        pending = Pending(
+            len(bodies), parameters, source=source, silent=not tells_patience(request.headers), received_s=time.monotonic(),
+            deadline_s=deadline_s,
+        )  # fmt: skip
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
-        accepted = self._admit(bodies, pending.deadline_s)
-        for index, body in enumerate(bodies):
-            self._pool.submit(self._stage, pending, index, body)
+        headers, accepted = self._admit(bodies, pending)
+        for index, (body, header) in enumerate(zip(bodies, headers, strict=True)):
+            self._pool.submit(header.pixels, self._stage, pending, index, body)
         timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
-        watch(pending.cancel)
+        watch(lambda: self._leave(pending))
         try:
             await pending.done
         except Refusal:  # expired: an answer that would have come later than this
@@ -127,6 +145,11 @@ class Predict:
             timer.cancel()
         self._learn(pending, accepted)
         return self._reply(request, pending)
+
+    def _leave(self, pending: Pending) -> None:
+        """The client is gone: what waits makes room at once."""
+        pending.cancel()
+        self._pipeline.leave([image for image in pending.images if image is not None])
 
     def _learn(self, pending: Pending, accepted: Accepted) -> None:
         """How late the answer came against what admission had predicted."""
@@ -139,34 +162,51 @@ class Predict:
         form = kind == "multipart/form-data"
         if not kind and "source" in request.query:
             asked = parse_parameters(request.query, self._height, self._width)
-            await request.body(0, _BODY_TIMEOUT_S)
+            await request.body(0, self._settings.limits.body_timeout_s)
             return [parse_source(request.query["source"])], asked
         if not form and not kind.startswith("image/"):
             raise Refusal(415, "unsupported_content_type", "send an image/* body, or multipart/form-data with the part file")
         asked = parse_parameters(request.query, self._height, self._width)
-        body = await request.body(self._settings.body_limit_bytes, _BODY_TIMEOUT_S, hold)
+        limits = self._settings.limits
+        body = await request.body(limits.body_bytes, limits.body_timeout_s, hold)
         if not form:
             return [body], asked
-        parsed = parse_form(request.headers[b"content-type"], body)
+        parsed = parse_form(request.headers[b"content-type"], body, limits)
         if not parsed.files:
             raise Refusal(422, "no_image", "the form has no part file or source")
         return parsed.files, parse_parameters({**request.query, **parsed.fields}, self._height, self._width)
 
-    def _admit(self, bodies: list[bytes], deadline_s: float) -> Accepted:
+    def _admit(self, bodies: list[bytes], pending: Pending) -> tuple[list[Header], Accepted]:
         """Refuse what is no image before it takes a place, then ask admission."""
         rejected = self._metrics.images[Outcome.REJECTED]
+        headers = []
         for index, body in enumerate(bodies):
             try:
-                read_header(body)
+                headers.append(read_header(body, self._settings.limits))
             except ImageRefused as error:
                 rejected.inc(len(bodies))
                 raise _refusal_of(error, index, len(bodies)) from error
-        verdict = self._pipeline.admit(len(bodies), deadline_s)
+        self._keep_out_quarantined(bodies)
+        if not self._pool.has_room(sum(header.large for header in headers)):
+            rejected.inc(len(bodies))
+            raise Refusal(429, "overloaded", "too many large images wait to be decoded", _FAILED_RETRY_S)
+        verdict = self._pipeline.admit(len(bodies), pending.deadline_s, pending.source)
         if isinstance(verdict, Refused):
             rejected.inc(len(bodies))
-            code = "overloaded" if verdict.status == 429 else "deadline_passed"
-            raise Refusal(verdict.status, code, verdict.message, verdict.retry_after_s)
-        return verdict
+            raise Refusal(verdict.status, verdict.code, verdict.message, verdict.retry_after_s)
+        return headers, verdict
+
+    def _keep_out_quarantined(self, bodies: list[bytes]) -> None:
+        """Refuse what made a batch fail a while ago; as long as nothing did, this costs nothing."""
+        quarantine = self._pipeline.quarantine
+        if not len(quarantine):
+            return
+        now_s = time.monotonic()
+        for index, body in enumerate(bodies):
+            if quarantine.holds(content_digest(body), now_s):
+                self._metrics.images[Outcome.REJECTED].inc(len(bodies))
+                self._metrics.quarantined.inc()
+                raise _refusal_of(Quarantined(), index, len(bodies))
 
     def _stage(self, pending: Pending, index: int, body: bytes) -> None:
         """Decode into a slot and queue it; runs in the decode pool."""
@@ -174,13 +214,15 @@ class Predict:
         image = Image(
             key=self._key, pixels=slots.take(), geometry=_NO_GEOMETRY, thresholds=pending.parameters.thresholds,
             arrived_s=pending.received_s, deadline_s=pending.deadline_s, finish=pending.finish, source=pending.source,
+            silent=pending.silent,
+            body=body,
         )  # fmt: skip
         pending.images[index] = image
         try:
             if pending.cancelled:
                 image.outcome = Outcome.EXPIRED if time.monotonic() >= pending.deadline_s else Outcome.CANCELLED
             else:
-                image.geometry = letterbox(decode(body), self._height, self._width, image.pixels)
+                image.geometry = letterbox(decode(body, self._settings.limits), self._height, self._width, image.pixels)
         except ImageRefused as error:
             image.outcome, image.error = Outcome.REJECTED, error
         except Exception as error:
@@ -222,10 +264,10 @@ def _refusal_of(error: Exception | None, index: int, count: int, outcome: Outcom
     which = f"image {index + 1}: " if count > 1 else ""
     if isinstance(error, ImageRefused):
         return Refusal(error.status, error.code, which + error.message)
-    if isinstance(error, BatchTooLarge):
-        return Refusal(
-            503, "out_of_memory", "the device had no memory for this batch; the next ones are smaller", _FAILED_RETRY_S
-        )
+    if isinstance(error, Quarantined):
+        return Refusal(422, "quarantined", which + "the model fails on this image; for some minutes it is refused at once")
+    if isinstance(error, Displaced):
+        return Refusal(429, "displaced", which + "a newer image took its place in the full queue", _FAILED_RETRY_S)
     if isinstance(error, OutOfDeviceMemory):
         return Refusal(507, "out_of_memory", which + "the device has no memory for this image")
     if isinstance(error, DeviceLost):
