@@ -65,11 +65,14 @@ def test_work_ahead_and_the_own_batch_must_fit(
     *, queue: int, images: int, running_until_s: float | None, limit: int, predicted_s: float
 ) -> None:
     asked = {"queue": queue, "images": images, "running_until_s": running_until_s, "limit": limit}
-    verdict = decide(busy(), patience_s=predicted_s + 1e-6, **asked)  # type: ignore[arg-type]
+    enough_s = predicted_s
+    if queue or (running_until_s or -1) > 0:  # with work ahead some margin is kept from the first: a tenth, at most 50 ms
+        enough_s = min(predicted_s / 0.9, predicted_s + 0.050)
+    verdict = decide(busy(), patience_s=enough_s + 1e-6, **asked)  # type: ignore[arg-type]
     assert isinstance(verdict, Accepted)
     assert verdict.predicted_s == pytest.approx(predicted_s)
     assert not verdict.probe
-    late = decide(busy(), patience_s=predicted_s - 1e-6, **asked)  # type: ignore[arg-type]
+    late = decide(busy(), patience_s=enough_s - 1e-6, **asked)  # type: ignore[arg-type]
     assert isinstance(late, Refused)
     assert late.status == 429
 
@@ -262,7 +265,7 @@ def test_useful_throughput_at_three_times_the_capacity(slow_s: float, patience_s
     worker = Worker(random.Random(7), patience_s=patience_s, slow_s=slow_s)
     ends = worker.play(3 * CAPACITY_PER_S, until_s=12.0, count_from_s=2.0)
     useful = ends["in time"] / 10.0 / CAPACITY_PER_S
-    assert useful >= 0.88, ends
+    assert useful >= 0.87, ends
     assert ends["late"] + ends["expired"] <= 0.1 * ends["in time"], ends
 
 

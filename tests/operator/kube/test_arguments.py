@@ -33,7 +33,9 @@ SPECS = st.fixed_dictionaries(
                 "eagerSize": st.integers(1, 256),
             }
         ),
-        "queue": st.fixed_dictionaries({"maxLength": st.integers(1, 65536)}),
+        "queue": st.fixed_dictionaries(
+            {"maxLength": st.integers(1, 65536)}, optional={"overflow": st.sampled_from(["Reject", "DropOldest"])}
+        ),
         "drain": st.fixed_dictionaries({"timeoutSeconds": st.integers(1, 3600)}),
     },
     optional={
@@ -74,6 +76,7 @@ def test_every_field_arrives(written: dict[str, Any], run_on: dict[str, Any]) ->
     assert (told.max_batch, told.eager_size) == (spec.batching.max_size, spec.batching.eager_size)
     assert (told.window, told.max_delay_s * 1000) == (spec.batching.window.lower(), spec.batching.max_delay_milliseconds)
     assert (told.queue_length, told.drain_timeout_s) == (spec.queue.max_length, spec.drain.timeout_seconds)
+    assert told.overflow == {"Reject": "reject", "DropOldest": "drop-oldest"}[spec.queue.overflow]
     assert told.memory_limit_bytes == (None if limit is None else parse_bytes(limit))
     assert told.url_hosts == (parse_hosts(",".join(runtime.url_hosts)) if runtime.url_hosts else None)
     assert told.objective_s == (None if spec.objective is None else spec.objective.latency_milliseconds / 1000)

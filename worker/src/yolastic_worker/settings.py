@@ -45,6 +45,7 @@ class ServeSettings:
     eager_size: int
     shared: bool
     queue_length: int
+    overflow: str
     memory_limit_bytes: int | None
     objective_s: float | None
     threads: int
@@ -219,6 +220,10 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--eager-size", type=_whole(1, 256), default=4, help="this many waiting: go at once")
     _add(parser, "--shared", action="store_true", help="other workers use the device too")
     _add(parser, "--queue-length", type=_whole(1, 65536), default=256, help="images that may wait; more are refused")
+    _add(
+        parser, "--overflow", choices=["reject", "drop-oldest"], default="reject",
+        help="when the queue is too long: refuse the newcomer, or drop the oldest for it (live cameras)",
+    )  # fmt: skip
     _add(parser, "--memory-limit", type=_bytes, help="a quantity such as 8Gi; default: what the device has")
     _add(parser, "--objective-ms", type=_whole(1, 600_000), help="latency objective; 5 times it is a client's default patience")
     _add(parser, "--threads", type=_whole(0, 1024), default=0, help="of one run on the CPU; 0: all cores")
@@ -313,7 +318,7 @@ def _serve_settings(told: argparse.Namespace) -> ServeSettings:
         simulation=parse_simulation(told.simulate), host=told.host, port=told.port, fd=told.fd, control_host=told.control_host,
         control_port=told.control_port, control_fd=told.control_fd, control_token_file=told.control_token_file,
         max_batch=told.max_batch, window=told.window, max_delay_s=told.max_delay_ms / 1e3, eager_size=told.eager_size,
-        shared=told.shared, queue_length=told.queue_length, memory_limit_bytes=told.memory_limit,
+        shared=told.shared, queue_length=told.queue_length, overflow=told.overflow, memory_limit_bytes=told.memory_limit,
         objective_s=None if told.objective_ms is None else told.objective_ms / 1e3, threads=told.threads or cores,
         decode_threads=told.decode_threads or min(cores, 16), limits=from_told(vars(told)),
         api_keys_file=told.api_keys_file, url_hosts=told.url_hosts, url_timeout_s=told.url_timeout_s,

@@ -1,13 +1,20 @@
 """What a client may ask with an image: thresholds, size, rounding, patience. Everything out of range is 422."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from yolastic_worker.api.http import Refusal
 from yolastic_worker.types import Thresholds
 
 _MAX_DECIMALS = 9
+_DIGITS: Final = frozenset("0123456789")
+NUMBER_PATTERN: Final = r"[0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20}"
+_NUMBER: Final = re.compile(NUMBER_PATTERN)
+"""Python's own float also reads `1_0`, `infinity` and the digits of every script."""
+MAX_PATIENCE_MS: Final = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +35,7 @@ def _number(values: Mapping[str, str], name: str, default: float, low: float, hi
     text = values.get(name)
     if text is None:
         return default
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
+    number = float(text) if _NUMBER.fullmatch(text) else math.nan
     if not low <= number <= high:
         raise _refuse(name, text, f"a number from {low:g} to {high:g}")
     return number
@@ -78,9 +82,17 @@ def _decimals(values: Mapping[str, str]) -> int:
     text = values.get("decimals")
     if text is None:
         return 5
-    if not text.isdigit() or int(text) > _MAX_DECIMALS:
+    if text not in _DIGITS:
         raise _refuse("decimals", text, f"a whole number from 0 to {_MAX_DECIMALS}")
     return int(text)
+
+
+_PATIENCE: Final = (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms")
+
+
+def tells_patience(headers: Mapping[bytes, bytes]) -> bool:
+    """Does the client, or a proxy before it, say how long it waits?"""
+    return any(name in headers for name in _PATIENCE)
 
 
 def patience_s(headers: Mapping[bytes, bytes], default_s: float) -> float:
@@ -89,10 +101,10 @@ def patience_s(headers: Mapping[bytes, bytes], default_s: float) -> float:
     Raises:
         Refusal: 422.
     """
-    told = [(name, headers[name]) for name in (b"x-request-timeout-ms", b"x-envoy-expected-rq-timeout-ms") if name in headers]
+    told = [(name, headers[name]) for name in _PATIENCE if name in headers]
     shortest_s = math.inf
     for name, value in told:
-        if not value.isdigit() or not 1 <= int(value) <= 3_600_000:
-            raise _refuse(name.decode(), value.decode("latin-1"), "whole milliseconds from 1 to 3600000")
+        if not value.isdigit() or len(value) > 7 or not 1 <= int(value) <= MAX_PATIENCE_MS:
+            raise _refuse(name.decode(), value.decode("latin-1"), f"whole milliseconds from 1 to {MAX_PATIENCE_MS}")
         shortest_s = min(shortest_s, int(value) / 1e3)
     return shortest_s if told else default_s

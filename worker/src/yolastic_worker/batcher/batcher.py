@@ -3,12 +3,18 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
+from yolastic_worker.batcher.impatience import Impatience
 from yolastic_worker.batcher.lanes import Lane
-from yolastic_worker.types import Image, Outcome, ShapeKey
+from yolastic_worker.batcher.places import Places
+from yolastic_worker.types import Displaced, Image, Outcome, ShapeKey
 
 SecondsOf = Callable[[int], float | None]
 """Predicted seconds of a batch of so many images; None while nothing is known."""
+
+_PAYS: Final = 0.9
+"""Waiting for company pays when the batch takes at most this share of what its images would take alone."""
 
 
 class Window(StrEnum):
@@ -49,12 +55,27 @@ class Turn:
 
 
 class Batcher:
-    """The queue of one engine. A turn costs about O(batch), however many wait."""
+    """The queue of one engine. A turn costs about O(batch), however many wait.
+
+    Within a source the oldest deadline goes first. That is right for clients that tell their patience: admission lets in
+    only what can be done in time. Clients that tell nothing have a deadline that is only a guess; in an overload the oldest
+    of them are about to hang up, and first come, first served would run each just as its client leaves. So while such clients
+    do hang up, the newest of theirs goes first, in turn with the images whose patience is known.
+    """
 
     def __init__(self, rules: BatchRules) -> None:
         self._rules = rules
         self._lanes: dict[ShapeKey, Lane] = {}
-        self._waiting = 0
+        self._places = Places()
+        self._impatience = Impatience()
+
+    def expect(self, source: str, images: int) -> None:
+        """Images were accepted and are being decoded: they hold places in the queue from now on."""
+        self._places.expect(source, images)
+
+    def give_up(self, source: str) -> None:
+        """An expected image will not come."""
+        self._places.come(source)
 
     def offer(self, image: Image, now_s: float) -> None:
         """Queue an image; sets `queued_s`."""
@@ -63,23 +84,68 @@ class Batcher:
         if lane is None:
             lane = self._lanes[image.key] = Lane()
         lane.add(image)
-        self._waiting += 1
+        self._places.come(image.source)
+        self._places.queue(image.source)
+
+    def leave(self, image: Image, now_s: float) -> bool:
+        """The client of an image has gone. True: it waited here, and is out; the caller finishes it."""
+        image.cancelled = True
+        if image.silent and image.outcome is None:
+            self._impatience.hung_up(now_s)
+        if not self._remove(image):
+            return False
+        image.outcome = Outcome.CANCELLED
+        return True
+
+    def displace(self, source: str, images: int, *, drop_oldest: bool) -> tuple[Image, ...]:
+        """Take so many images out for newcomers of `source`, `outcome` set; the caller finishes them.
+
+        Of the source that holds most: the newest, that would have been refused had they come later; `drop_oldest`: the oldest.
+        """
+        victim = self._places.gives_up(source, images, own=drop_oldest)
+        taken: list[Image] = []
+        while victim is not None and len(taken) < images:
+            ends = [lane.oldest(victim) if drop_oldest else lane.newest(victim) for lane in self._lanes.values()]
+            found = [image for image in ends if image is not None]
+            image = min(found, key=_queued_s) if drop_oldest else max(found, key=_queued_s)
+            self._remove(image)
+            image.outcome, image.error = Outcome.REJECTED, Displaced()
+            taken.append(image)
+        return tuple(taken)
+
+    def yields(self, source: str, images: int, *, drop_oldest: bool) -> bool:
+        """May newcomers of `source` have the places of so many that wait? Their fair share, or with `drop_oldest` their own."""
+        return self._places.gives_up(source, images, own=drop_oldest) is not None
 
     @property
     def waiting(self) -> int:
         """Images in the queue."""
-        return self._waiting
+        return self._places.queued
+
+    @property
+    def held(self) -> int:
+        """Places of the queue that are taken: by images in it, and by accepted ones that are being decoded."""
+        return self._places.held
+
+    def ahead_of(self, source: str, images: int) -> int:
+        """Images that go before the last of so many newcomers of `source`."""
+        return self._places.ahead_of(source, images)
+
+    def newest_first(self, now_s: float) -> bool:
+        """Silent clients hang up while they wait."""
+        return self._impatience.overloaded(now_s)
 
     def oldest_age_s(self, now_s: float) -> float:
         """How long the oldest image has waited; 0 when none does."""
-        oldest_s = min((lane.oldest().queued_s for lane in self._lanes.values()), default=now_s)
-        return max(0.0, now_s - oldest_s)
+        oldest = [image.queued_s for lane in self._lanes.values() if (image := lane.oldest()) is not None]
+        return max(0.0, now_s - min(oldest, default=now_s))
 
     def drain(self) -> tuple[Image, ...]:
         """Take everything out, oldest deadline first; the caller answers it."""
         images = [image for lane in self._lanes.values() for image in lane.waiting()]
         self._lanes.clear()
-        self._waiting = 0
+        for image in images:
+            self._places.leave(image.source)
         return tuple(sorted(images, key=lambda image: image.deadline_s))
 
     def turn(self, now_s: float, limit: int, seconds_of: SecondsOf) -> Turn:
@@ -88,7 +154,7 @@ class Batcher:
         Of the keys that may go now, the one with the oldest deadline goes. `seconds_of` is the speed at these sizes.
         """
         limit = max(1, limit)
-        dropped = self._drop_expired(now_s)
+        dropped = self._drop_dead(now_s, limit, seconds_of)
         while self._lanes:
             ready: list[Lane] = []
             wake_s = []
@@ -101,19 +167,35 @@ class Batcher:
             if not ready:
                 return Turn(dropped=tuple(dropped), wait_until_s=min(wake_s))
             lane = min(ready, key=Lane.earliest_deadline_s)
-            batch = self._take(lane, limit, seconds_of, dropped)
+            batch = self._take(lane, limit, now_s, seconds_of, dropped=dropped)
             self._forget_empty_lanes()
             if batch:
+                self._impatience.ran(now_s, len(batch))
                 return Turn(tuple(batch), tuple(dropped))
         return Turn(dropped=tuple(dropped))
 
-    def _drop_expired(self, now_s: float) -> list[Image]:
+    def _remove(self, image: Image) -> bool:
+        lane = self._lanes.get(image.key)
+        if lane is None or not lane.remove(image):
+            return False
+        self._places.leave(image.source)
+        self._forget_empty_lanes()
+        return True
+
+    def _drop_dead(self, now_s: float, limit: int, seconds_of: SecondsOf) -> list[Image]:
+        """Images whose deadline has come; and, where more wait than fit, those that the next full batch would answer too late.
+
+        As many as fit stay, however late: an estimate that is wrong heals only by running.
+        """
+        batch_s = seconds_of(limit) or 0.0
         dropped = []
         for lane in self._lanes.values():
-            for image in lane.pop_expired(now_s):
+            dead = lane.pop_expired(now_s, len(lane))
+            dead += lane.pop_expired(now_s + batch_s, len(lane) - limit)
+            for image in dead:
                 image.outcome = Outcome.CANCELLED if image.cancelled else Outcome.EXPIRED
-                dropped.append(image)
-        self._waiting -= len(dropped)
+                self._places.leave(image.source)
+            dropped += dead
         self._forget_empty_lanes()
         return dropped
 
@@ -126,24 +208,28 @@ class Batcher:
         if len(lane) >= enough:
             return float("-inf")
         oldest = lane.oldest()
+        assert oldest is not None
         start_s = oldest.queued_s + rules.max_delay_s
         if rules.window is Window.FIXED:
             return start_s
-        batch_s = seconds_of(enough)
-        if batch_s is None:  # no speed, no slack to spend
+        alone_s, batch_s = seconds_of(1), seconds_of(enough)
+        if alone_s is None or batch_s is None:  # no speed, no slack to spend
+            return float("-inf")
+        if batch_s > _PAYS * enough * alone_s:  # company saves the device no time
             return float("-inf")
         start_s = min(start_s, lane.earliest_deadline_s() - batch_s)
         if rules.objective_s is not None:
             start_s = min(start_s, oldest.arrived_s + rules.objective_s - batch_s)
         return start_s
 
-    def _take(self, lane: Lane, limit: int, seconds_of: SecondsOf, dropped: list[Image]) -> list[Image]:
+    def _take(self, lane: Lane, limit: int, now_s: float, seconds_of: SecondsOf, *, dropped: list[Image]) -> list[Image]:
         """Images of the next batch; cancelled ones met on the way go to `dropped`."""
+        newest_first = len(lane) > limit and self._impatience.overloaded(now_s)
         wanted = self._size(min(len(lane), limit), limit, seconds_of)
         batch: list[Image] = []
         while len(batch) < wanted and lane:
-            image = lane.pop()
-            self._waiting -= 1
+            image = lane.pop(newest_first=newest_first)
+            self._places.leave(image.source)
             if image.cancelled:
                 image.outcome = Outcome.CANCELLED
                 dropped.append(image)
@@ -174,3 +260,7 @@ class Batcher:
     def _forget_empty_lanes(self) -> None:
         for key in [key for key, lane in self._lanes.items() if not lane]:
             del self._lanes[key]
+
+
+def _queued_s(image: Image) -> float:
+    return image.queued_s
