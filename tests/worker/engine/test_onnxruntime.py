@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from yolastic_worker.engine.feeds import PlanesFeed
 from yolastic_worker.engine.onnxruntime import OnnxOptions, OnnxRuntimeEngine
 from yolastic_worker.postprocess import HeadKind
 
@@ -51,11 +52,9 @@ def test_a_batch_after_a_larger_one_holds_nothing_of_it() -> None:
 
 def test_division_is_exact() -> None:
     """All 256 values as numpy divides them in float32: what Ultralytics feeds its models."""
-    engine = _engine("dynamic.onnx")
     values = np.arange(64 * 64 * 3, dtype=np.uint32).astype(np.uint8).reshape(64, 64, 3)
-    engine.run([values])
-    wanted = values.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-    assert np.array_equal(engine._buffer[0], wanted)
+    batch = PlanesFeed(1, 64, 64, np.float32).fill([values], 1)
+    assert np.array_equal(batch[0], values.transpose(2, 0, 1).astype(np.float32) / np.float32(255))
 
 
 def test_heads_are_told_apart() -> None:

@@ -14,6 +14,7 @@ from yolastic_worker.postprocess import HeadKind
 from yolastic_worker.types import Boxes, Pixels
 
 _STRONGEST: Final = 50
+_PROBES: Final = 3
 _PIXELS: Final = 2.0
 _SIDE_SHARE: Final = 0.05
 """An edge may be off by so many input pixels and so much of its box's longer side."""
@@ -47,6 +48,25 @@ class Canary(NamedTuple):
         else:
             found = _partners(self.boxes, output.astype(np.float32, copy=False))
         return _difference(self.boxes, found) or _surplus(self.boxes, output, head)
+
+
+def probe_images(height: int, width: int) -> list[Pixels]:
+    """Images uint8 [H, W, 3] to ask a model with: blocks of colour and a disc before a gradient; always the same."""
+    images = []
+    for seed in range(_PROBES):
+        rng = np.random.default_rng(seed)
+        ramp = np.linspace(40, 215, width, dtype=np.float32)[None, :, None] * np.ones((height, 1, 3), np.float32)
+        image = (ramp if seed % 2 else 255 - ramp).astype(np.uint8)
+        for _ in range(3 + 2 * seed):
+            top, left = int(rng.integers(0, height * 3 // 4)), int(rng.integers(0, width * 3 // 4))
+            tall, wide = (int(rng.integers(side // 8, side // 3)) for side in (height, width))
+            image[top : top + tall, left : left + wide] = rng.integers(0, 256, 3)
+        y, x = np.ogrid[:height, :width]
+        radius = min(height, width) // 6
+        centre_y, centre_x = rng.integers(radius, height - radius), rng.integers(radius, width - radius)
+        image[(y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2] = rng.integers(0, 256, 3)
+        images.append(image)
+    return images
 
 
 def observe(pixels: Pixels, output: Floats, head: HeadKind) -> Canary:

@@ -32,17 +32,18 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
             raise NotPlainOnnx("a number in the file is too long")
 
 
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) of one message; varints as int, the rest as bytes."""
+def fields_with_bytes(data: memoryview) -> Iterator[tuple[int, int | memoryview, memoryview]]:
+    """(field number, value, the whole field as it stands in the file) of one message; varints as int, the rest as bytes."""
     at, end = 0, len(data)
     while at < end:
+        start = at
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if number == 0:
             raise NotPlainOnnx("the file is not an ONNX model (not a protocol buffer)")
         if wire == _VARINT:
             value, at = _varint(data, at)
-            yield number, value
+            yield number, value, data[start:at]
             continue
         if wire == _BYTES:
             length, at = _varint(data, at)
@@ -52,8 +53,12 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise NotPlainOnnx("the file is not an ONNX model (not a protocol buffer)")
         if at + length > end:
             raise NotPlainOnnx("the file is cut off or not an ONNX model")
-        yield number, data[at : at + length]
+        yield number, data[at : at + length], data[start : at + length]
         at += length
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    return ((number, value) for number, value, _ in fields_with_bytes(data))
 
 
 def _check_tensor(data: memoryview) -> None:

@@ -2,43 +2,32 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import cv2
 import numpy as np
-import numpy.typing as npt
-
-# Before the import, which is when it is read: a server in a plant reports to nobody unless its owner says so.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+from yolastic_contract.names import buckets_up_to
+from yolastic_worker.engine.agreement import Canary, observe, probe_images
 from yolastic_worker.engine.base import EngineInfo, Outputs
 from yolastic_worker.engine.errors import classify
+from yolastic_worker.engine.feeds import BoundRunner, Feed, PixelsFeed, PlainRunner, PlanesFeed
 from yolastic_worker.engine.metadata import EXPORT_HINT, Metadata, choose_size, choose_task, parse_metadata
 from yolastic_worker.engine.onnx_file import NotPlainOnnx, check_plain_onnx
-from yolastic_worker.memory.probe import DeviceMemory, MemoryReading, ProcessMemory
+from yolastic_worker.engine.pixel_input import BATCH, with_pixel_input
+from yolastic_worker.engine.session import CudaSettings, SessionSettings, open_session
+from yolastic_worker.memory.probe import DeviceMemory, MemoryReading, ProcessMemory, device_memory, trim_heap
 from yolastic_worker.postprocess import HeadKind, head_kind
-from yolastic_worker.types import Pixels, WorkerFailure
+from yolastic_worker.types import DeviceLost, Pixels, WorkerFailure
 
 logger = logging.getLogger(__name__)
 
-_PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-_CUDA_OPTIONS: Final = {
-    "device_id": "0",
-    "arena_extend_strategy": "kSameAsRequested",
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "cudnn_conv_use_max_workspace": "0",
-}
-"""A third of the memory of the defaults; the search per new shape takes milliseconds instead of a second."""
-_SPINNING: Final = {"session.intra_op.spin_duration_us": "300", "session.force_spinning_stop": "1"}
-"""Idle threads of a run spin briefly, and not between runs: as fast as the default alone, a fifth faster where decoding or
-neighbours want the cores too (YOLO11n, 2 cores)."""
-_SHRINK: Final = {"cpu": "cpu:0", "cuda": "gpu:0"}
 _PRECISIONS: Final[dict[str, tuple[str, Any]]] = {"tensor(float)": ("FP32", np.float32), "tensor(float16)": ("FP16", np.float16)}
+_GRAPH_RUNS: Final = 3
+"""The first run of a CUDA graph is plain, the second is recorded, the third replays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +44,15 @@ class OnnxOptions:
     threads: int = 0
     """Of one run; 0: the runtime's own choice."""
     max_batch: int = 32
+    memory_limit_bytes: int | None = None
+    """Bound of the arena on a device; None: none."""
+    pixel_input: bool | None = None
+    """Give the model uint8 pixels and normalise them inside the graph. None: where it pays, on a device."""
+    bound: bool | None = None
+    """Keep input and output of each batch size on the device. None: on a device."""
+    fixed_up_to: int = 0
+    """Batch sizes up to this have a session of their own with constant shapes, on CUDA as a CUDA graph: for the launch cost of
+    small batches. Each has weights and an arena of its own."""
 
 
 def read_model(path: Path, sha256: str | None) -> tuple[bytes, str]:
@@ -77,29 +75,6 @@ def read_model(path: Path, sha256: str | None) -> tuple[bytes, str]:
     return content, digest
 
 
-def _session(content: bytes, options: OnnxOptions) -> ort.InferenceSession:
-    provider = _PROVIDERS[options.device]
-    if provider not in ort.get_available_providers():
-        raise WorkerFailure("DeviceUnavailable", f"this installation of ONNX Runtime has no {options.device} support")
-    settings = ort.SessionOptions()
-    settings.enable_mem_pattern = False  # a pattern per shape doubles the arena
-    settings.log_severity_level = 3
-    settings.intra_op_num_threads = options.threads
-    for key, value in _SPINNING.items():
-        settings.add_session_config_entry(key, value)
-    if options.device == "cuda":
-        ort.preload_dlls()
-    chosen = [(provider, dict(_CUDA_OPTIONS))] if options.device == "cuda" else [provider]
-    try:
-        session = ort.InferenceSession(content, settings, providers=chosen)
-    except Exception as error:
-        first = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise WorkerFailure("UnsupportedModel", f"{options.model.name} cannot be loaded: {first}") from error
-    if session.get_providers()[0] != provider:  # the runtime falls back to the CPU without a word
-        raise WorkerFailure("DeviceUnavailable", f"the model would not run on {options.device}: no such device or driver here")
-    return session
-
-
 def _input(session: ort.InferenceSession, name: str) -> Any:
     inputs = session.get_inputs()
     if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].shape[1] not in (3, "channels") or not session.get_outputs():
@@ -115,46 +90,49 @@ class OnnxRuntimeEngine:
     """A model in ONNX Runtime."""
 
     def __init__(self, options: OnnxOptions) -> None:
-        """Load and look at the model with one image.
+        """Load, look at the model with one image, and choose the way it is run; each way must answer as the file as it is.
 
         Raises:
             WorkerFailure: with the reason why it cannot be served.
         """
+        self._options = options
+        self._on_device = options.device != "cpu"
         content, sha256 = read_model(options.model, options.sha256)
-        self._memory = self._open_memory(options.device)
-        self._session = _session(content, options)
-        source = _input(self._session, options.model.name)
-        metadata = parse_metadata(self._session.get_modelmeta().custom_metadata_map)
-        self._device = options.device
-        self._input_name, self._output_name = source.name, self._session.get_outputs()[0].name
+        self._memory: ProcessMemory | DeviceMemory | None
+        self._memory, unread = device_memory() if self._on_device else (ProcessMemory(), "")
+        session = self._open(content)
+        if unread:
+            logger.warning("the device's memory cannot be read: %s; or state --memory-limit", unread)
+        source = _input(session, options.model.name)
+        metadata = parse_metadata(session.get_modelmeta().custom_metadata_map)
         precision, self._type = _PRECISIONS[source.type]
         task = choose_task(metadata, options.task)
         self._height, self._width = choose_size(metadata, tuple(source.shape), options.input_size)
-        self._max_batch = options.max_batch
-        self._planes = np.empty((3, self._height, self._width), np.uint8)
-        self._buffer = self._new_buffer()
+        self._pixels_in_graph = False
+        self._feed: Feed = self._new_feed()
+        self._runner = PlainRunner(session)
+        self._fixed: dict[int, PlainRunner] = {}
         head, names = self._look(metadata, options.model.name)
         self.info = EngineInfo(
-            backend="OnnxRuntime", device=options.device, device_id=self._device_id(), sha256=sha256, task=task, names=names,
-            height=self._height, width=self._width, precision=precision, head=head, pad_to_buckets=options.device != "cpu",
-            runtime_version=f"onnxruntime {ort.__version__}",
+            backend="OnnxRuntime", device=options.device, sha256=sha256, task=task, names=names, height=self._height,
+            device_id=self._memory.device_id if isinstance(self._memory, DeviceMemory) else options.device, width=self._width,
+            precision=precision, head=head, pad_to_buckets=self._on_device, runtime_version=f"onnxruntime {ort.__version__}",
         )  # fmt: skip
+        self._choose_way(content, source)
 
-    @staticmethod
-    def _open_memory(device: str) -> ProcessMemory | DeviceMemory | None:
-        if device == "cpu":
-            return ProcessMemory()
-        try:
-            return DeviceMemory()
-        except Exception:  # no driver library, or one that refuses: then nothing is known about memory
-            logger.warning("the device's memory cannot be read: install nvidia-ml-py, or state --memory-limit")
-            return None
+    def _open(self, content: bytes, fixed_batch: tuple[str, int] | None = None) -> ort.InferenceSession:
+        options = self._options
+        settings = SessionSettings(threads=options.threads, device_initializers=self._on_device, fixed_batch=fixed_batch)
+        limit_bytes = options.memory_limit_bytes
+        cuda = CudaSettings(
+            enable_cuda_graph="0" if fixed_batch is None else "1", gpu_mem_limit=None if limit_bytes is None else str(limit_bytes)
+        )
+        return open_session(content, options.model.name, options.device, settings, cuda)
 
-    def _device_id(self) -> str:
-        return self._memory.device_id if isinstance(self._memory, DeviceMemory) else self._device
-
-    def _new_buffer(self) -> npt.NDArray[Any]:
-        return np.empty((self._max_batch, 3, self._height, self._width), self._type)
+    def _new_feed(self) -> Feed:
+        if self._pixels_in_graph:
+            return PixelsFeed(self._options.max_batch, self._height, self._width)
+        return PlanesFeed(self._options.max_batch, self._height, self._width, self._type)
 
     def _look(self, metadata: Metadata, name: str) -> tuple[HeadKind, tuple[str, ...]]:
         """What the model answers to one grey image: exports do not write their output's shape."""
@@ -168,16 +146,81 @@ class OnnxRuntimeEngine:
             )
         return kind, metadata.names or tuple(f"class {number}" for number in range(classes))
 
+    # --- the way the model is run; what does not answer as the plain way is not used
+
+    def _choose_way(self, content: bytes, source: Any) -> None:
+        options = self._options
+        pixel_input = self._on_device if options.pixel_input is None else options.pixel_input
+        bound = self._on_device if options.bound is None else options.bound
+        if not (pixel_input or bound or options.fixed_up_to):
+            return
+        images = probe_images(self._height, self._width)
+        answer = self.run(images[:1])
+        wanted = [observe(image, self.run([image])[0], self.info.head) for image in images]
+        batch_axis = source.shape[0]
+        if pixel_input:
+            changed = with_pixel_input(content, source.name, self._type, self._height, self._width)
+            if self._use(lambda: PlainRunner(self._open(changed)), wanted, "pixels are normalised on the host", in_graph=True):
+                content, batch_axis = changed, BATCH
+        if bound:
+            runner = self._runner
+            self._use(
+                lambda: BoundRunner(runner.session, options.device, answer),
+                wanted,
+                "input and output are not bound to the device",
+            )
+        if options.fixed_up_to and isinstance(batch_axis, str):
+            self._open_fixed(content, batch_axis, answer, wanted)
+
+    def _use(self, make: Any, wanted: Sequence[Canary], otherwise: str, *, in_graph: bool | None = None) -> bool:
+        """Run the model this way from now on if its answers agree; False, with the reason in the log, if not."""
+        before = self._runner, self._pixels_in_graph, self._feed
+        try:
+            self._runner = make()
+            if in_graph is not None:
+                self._pixels_in_graph = in_graph
+                self._feed = self._new_feed()
+            reason = self._wrong(wanted)
+        except DeviceLost:
+            raise
+        except Exception as error:
+            reason = _first_line(error)
+        if reason is not None:
+            logger.warning("%s: %s", otherwise, reason)
+            self._runner, self._pixels_in_graph, self._feed = before
+        return reason is None
+
+    def _wrong(self, wanted: Sequence[Canary], count: int | None = None) -> str | None:
+        """Why the answers to known images, all in one batch, are not those that are wanted."""
+        images = [wanted[index % len(wanted)] for index in range(count or len(wanted))]
+        outputs = self.run([image.pixels for image in images])
+        found = (image.differs(output, self.info.head) for image, output in zip(images, outputs, strict=True))
+        return next(filter(None, found), None)
+
+    def _open_fixed(self, content: bytes, batch_axis: str, answer: Outputs, wanted: Sequence[Canary]) -> None:
+        """A session for each small batch size: smallest first, until one does not work."""
+        for count in buckets_up_to(min(self._options.fixed_up_to, self._options.max_batch)):
+            try:
+                runner = BoundRunner(self._open(content, (batch_axis, count)), self._options.device, answer, graph_id=count)
+                self._fixed[count] = runner
+                reasons = [self._wrong(wanted, count) for _ in range(_GRAPH_RUNS)]
+            except DeviceLost:
+                raise
+            except Exception as error:
+                reasons = [_first_line(error)]
+            if any(reasons):
+                self._fixed.pop(count, None)
+                logger.warning("batches of %d have no session of their own: %s", count, next(filter(None, reasons)))
+                return
+
+    # --- as Engine
+
     def run(self, images: Sequence[Pixels], padded: int = 0) -> Outputs:
         """As `Engine.run`."""
         count = max(len(images), padded)
-        batch = self._buffer[:count]
-        for index, pixels in enumerate(images):
-            cv2.split(pixels, list(self._planes))
-            np.divide(self._planes, self._type(255), out=batch[index], casting="unsafe")
-        batch[len(images) :] = 0
+        batch = self._feed.fill(images, count)
         try:
-            output: Outputs = self._session.run([self._output_name], {self._input_name: batch})[0]
+            output = self._fixed.get(count, self._runner).run(batch)
         except Exception as error:
             raise classify(error) or error from error
         if output.shape[0] != count:
@@ -190,8 +233,13 @@ class OnnxRuntimeEngine:
 
     def shrink(self) -> None:
         """As `Engine.shrink`: the arena gives whole free regions back after a run of one image."""
-        self._buffer = self._new_buffer()
-        options = ort.RunOptions()
-        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", _SHRINK[self._device])
-        self._buffer[:1] = 0
-        self._session.run([self._output_name], {self._input_name: self._buffer[:1]}, options)
+        self._feed = self._new_feed()
+        try:
+            self._runner.shrink(self._feed.fill([], 1), self._options.device)
+        except Exception as error:
+            raise classify(error) or error from error
+        trim_heap()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -1,5 +1,7 @@
 """What batches really took: the process's own memory on the CPU, the driver's word on a device."""
 
+import contextlib
+import ctypes
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +51,14 @@ def host_limit_bytes(cgroup: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path
     return min(found, default=None)
 
 
+def trim_heap() -> None:
+    """Give what was freed back to the system (malloc_trim(3)); the C library keeps it otherwise. Only glibc can."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class ProcessMemory:
-    """Memory of this process on the host: what a batch takes on the CPU."""
+    """Memory of this process on the host: what a batch takes on the CPU, the runtime's arena included."""
 
     def __init__(self) -> None:
         self._limit_bytes = host_limit_bytes()
@@ -95,3 +103,13 @@ class DeviceMemory:
             if process.pid == os.getpid() and process.usedGpuMemory
         ]
         return MemoryReading(int(own[0]) if own else max(0, int(info.used) - self._before_bytes), int(info.total))
+
+
+def device_memory() -> "tuple[DeviceMemory | None, str]":
+    """The device's memory, or None and why it cannot be read. To be opened before the first session, which takes memory."""
+    try:
+        return DeviceMemory(), ""
+    except ImportError:
+        return None, "install nvidia-ml-py"
+    except Exception as error:  # the library is there, the driver is not, or does not know the device
+        return None, f"the driver does not tell ({error})"
