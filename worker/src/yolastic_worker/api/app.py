@@ -1,10 +1,11 @@
-"""The data port: `/predict` and `/info`."""
+"""The data port: `/predict`, `/info` and `/openapi.json`."""
 
 from typing import Protocol
 
 from yolastic_worker import __version__
 from yolastic_worker.api.http import Application, Refusal, Reply, Request, json_reply
 from yolastic_worker.api.keys import Gate
+from yolastic_worker.api.openapi import document
 from yolastic_worker.api.predict import Predict, PredictSettings
 from yolastic_worker.api.remote import Remote
 from yolastic_worker.decode import DecodePool
@@ -32,6 +33,7 @@ class _Data:
     def __init__(self, worker: Serving, pool: DecodePool) -> None:
         self._worker, self._pool = worker, pool
         self._predict: Predict | None = None
+        self._openapi = json_reply(document(worker.settings.limits))
 
     def _pipeline(self) -> Pipeline:
         """The pipeline of a worker that serves; while it drains it still does."""
@@ -76,13 +78,19 @@ class _Data:
                 "simulated": info.simulated,
             },
             "limits": {
-                "bodyBytes": limits.body_bytes, "pixels": limits.pixels, "side": limits.side,
+                "bodyBytes": limits.body_bytes, "pixels": limits.pixels, "side": limits.side, "aspect": limits.aspect,
+                "images": limits.files, "formats": list(limits.formats),
                 "batch": pipeline.ceiling()[0].ceiling, "queue": settings.queue_length, "patienceSeconds": settings.patience_s,
             },
         })  # fmt: skip
+
+    async def openapi(self, request: Request) -> Reply:
+        """The description of all this."""
+        return self._openapi
 
 
 def data_application(worker: Serving, pool: DecodePool) -> Application:
     """The ASGI application of the data port."""
     data = _Data(worker, pool)
-    return Application({"/predict": {"POST": data.predict}, "/info": {"GET": data.info}}, worker.metrics.answered)
+    routes = {"/predict": {"POST": data.predict}, "/info": {"GET": data.info}, "/openapi.json": {"GET": data.openapi}}
+    return Application(routes, worker.metrics.answered, limits=worker.settings.limits, log=True)
