@@ -203,7 +203,7 @@ class Remote:
                 parser.feed_data(data)
             except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
                 if not answer.complete:  # after the end it may say what it likes
-                    raise _failed("its server does not speak HTTP/1.1") from error
+                    raise _failed("its server does not speak HTTP") from error
             if answer.head_complete:
                 self._check(answer)
             new_bytes, body_bytes = answer.body_bytes - body_bytes, answer.body_bytes

@@ -103,9 +103,9 @@ def parse_url(text: str) -> Target:
         raise UrlError("this is not a URL; characters that a URL may not have are written as %XX")
     scheme, authority, path, query, fragment = parts.groups()
     if scheme.lower() != "https":
-        raise UrlError("only https:// is fetched")
+        raise UrlError("only https is fetched")
     if authority is None:
-        raise UrlError("a URL begins with https:// and a host")
+        raise UrlError("a URL names https and a host")
     if "@" in authority:
         raise UrlError("a URL with a user or a password is not fetched")
     if fragment is not None:
