@@ -20,13 +20,16 @@ class LoadMeter:
         self._arrived = _Counter(window_s)
         self._refused = _Counter(window_s)
         self._busy: deque[tuple[float, float]] = deque()
+        self._demand = 0
 
     def arrived(self, now_s: float, images: int = 1) -> None:
         """Images that were accepted."""
+        self._demand += images
         self._arrived.add(now_s, images)
 
     def refused(self, now_s: float, images: int = 1) -> None:
         """Images that were turned away."""
+        self._demand += images
         self._refused.add(now_s, images)
 
     def busy(self, start_s: float, end_s: float) -> None:
@@ -53,6 +56,7 @@ class LoadMeter:
             queue_oldest_age_s=queue_oldest_age_s,
             inflight_images=inflight_images,
             busy_ratio=min(1.0, self._busy_s(now_s) / elapsed_s),
+            demand_images=self._demand,
         )
 
     def _busy_s(self, now_s: float) -> float:

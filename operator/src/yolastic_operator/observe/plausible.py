@@ -49,6 +49,7 @@ def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
     yield "load.queue_oldest_age_s", load.queue_oldest_age_s, math.inf
     yield "load.inflight_images", load.inflight_images, MAX_IMAGES_PER_S
     yield "load.busy_ratio", load.busy_ratio, math.inf
+    yield "load.demand_images", load.demand_images or 0, math.inf
     yield "memory.limit_bytes", memory.limit_bytes or 0, math.inf
     yield "memory.observed_peak_bytes", memory.observed_peak_bytes or 0, math.inf
     yield from _fit("memory.fit", memory.fit, math.inf)
