@@ -69,7 +69,8 @@ def quantized(source: Path, target: Path) -> None:
 
     quantize_static(
         source, target, Noise(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8, op_types_to_quantize=["Conv", "Gemm", "MatMul", "Sigmoid", "Mul", "Add", "Concat", "MaxPool"],
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["Conv", "Gemm", "MatMul", "Sigmoid", "Mul", "Add", "Concat", "MaxPool"],
     )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from yolastic_worker.memory.planner.plan import content_of
 from yolastic_worker.memory.planner.result import NotPlannable, Plan
 
 
@@ -15,6 +16,7 @@ def plan_in_child(
     precision: str | None = None,
     input_size: tuple[int, int] | None = None,
     max_batch: int = 256,
+    runtime_defaults: bool = False,
     timeout_s: float = 30.0,
 ) -> Plan:
     """As `plan`; a child that fails in any way is `NotPlannable`, too.
@@ -22,9 +24,12 @@ def plan_in_child(
     Raises:
         NotPlannable: why there is no plan.
     """
-    asked = {"device": device, "precision": precision, "input_size": input_size, "max_batch": max_batch}
+    asked = {
+        "device": device, "precision": precision, "input_size": input_size, "max_batch": max_batch,
+        "runtime_defaults": runtime_defaults,
+    }  # fmt: skip
     command = [sys.executable, "-m", "yolastic_worker.memory.planner", json.dumps(asked)]
-    content = model if isinstance(model, bytes) else model.read_bytes()
+    content = content_of(model)
     try:
         done = subprocess.run(command, input=content, capture_output=True, timeout=timeout_s, check=False)
         answer = json.loads(done.stdout)

@@ -50,6 +50,11 @@ def _constant_of_shape(inputs: Sequence[Array], attributes: Attributes) -> Array
     return np.full([int(side) for side in inputs[0]], value.reshape(-1)[0], value.dtype)
 
 
+def _range(inputs: Sequence[Array], _: Attributes) -> Array:
+    start, end, step = (float(array) if array.dtype.kind == "f" else int(array) for array in inputs)
+    return np.arange(start, end, step).astype(inputs[0].dtype)
+
+
 def _divide(inputs: Sequence[Array], _: Attributes) -> Array:
     one, other = inputs[:2]
     if np.issubdtype(one.dtype, np.integer):
@@ -76,7 +81,7 @@ _OPERATORS: Final[Mapping[str, Callable[[Sequence[Array], Attributes], Any]]] = 
     "Mod": lambda i, _: np.mod(i[0], i[1]),
     "Mul": lambda i, _: i[0] * i[1],
     "Neg": lambda i, _: -i[0],
-    "Range": lambda i, _: np.arange(i[0].item(), i[1].item(), i[2].item(), i[0].dtype),
+    "Range": _range,
     "Reshape": _reshape,
     "Slice": _slice,
     "Squeeze": _squeeze,

@@ -1,13 +1,13 @@
 """Reads an ONNX file into a program: every weight's bytes, every other tensor's shape at two batches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
 from yolastic_worker.engine.metadata import EXPORT_HINT, choose_size, parse_metadata
-from yolastic_worker.engine.onnx_file import NotPlainOnnx, check_plain_onnx
 from yolastic_worker.memory.planner.fold import Array, fold, foldable
 from yolastic_worker.memory.planner.program import ELEMENT_BYTES, HIGH, LOW, Node, Program, Shape, Tensor
 from yolastic_worker.memory.planner.result import NotPlannable
@@ -15,8 +15,9 @@ from yolastic_worker.types import WorkerFailure
 
 _MOST_ROUNDS: Final = 8
 """Of inferring and folding: each makes more shapes known; two or three do for every architecture tried."""
-_KEPT_BYTES: Final = 64 * 1024
+_KEPT_BYTES: Final = 4096
 """Weights up to this size may be shapes and indices; the values of larger ones decide nothing."""
+_EXTERNAL: Final = 1
 _FLOAT, _HALF = 1, 10
 
 
@@ -31,10 +32,11 @@ class Reading:
     """FP32, FP16 or INT8."""
 
 
-def read(content: bytes, input_size: tuple[int, int] | None = None) -> Reading:
+def read(content: bytes, input_size: tuple[int, int] | None = None, instead: Mapping[int, int] = MappingProxyType({})) -> Reading:
     """The program of a model.
 
-    `input_size`: (height, width); None: what the model says.
+    `input_size`: (height, width); None: what the model says. `instead`: bytes of an element by its type in the file, where it
+    is another one at run time; inputs and outputs keep theirs.
 
     Raises:
         NotPlannable: no ONNX model, a fixed batch, or a shape that is known only when it runs.
@@ -42,13 +44,14 @@ def read(content: bytes, input_size: tuple[int, int] | None = None) -> Reading:
     import onnx  # noqa: PLC0415 - 15 MB that only a plan needs
 
     try:
-        check_plain_onnx(content)
         model = onnx.load_from_string(content)
-    except NotPlainOnnx as error:
-        raise NotPlannable(str(error)) from error
     except Exception as error:
         raise NotPlannable("the file is not an ONNX model") from error
     graph = model.graph
+    if not graph.node:
+        raise NotPlannable("the file is not an ONNX model")
+    if any(tensor.data_location == _EXTERNAL for tensor in graph.initializer):
+        raise NotPlannable("its weights are in another file (external data); export it as one file")
     if any(attribute.g.node or attribute.graphs for node in graph.node for attribute in node.attribute):
         raise NotPlannable("it has branches or loops, whose memory depends on the image")
     axes, channels_at = _input_axes(graph)
@@ -60,10 +63,11 @@ def read(content: bytes, input_size: tuple[int, int] | None = None) -> Reading:
         raise NotPlannable(str(error)) from error
     sized = [height, width]
     sized.insert(channels_at - 1, 3)
-    weights = _strip(graph)
+    element_bytes = {**ELEMENT_BYTES, **instead}
+    weights = _strip(graph, element_bytes)
     low = _Unrolling(model, (LOW, *sized)).run()
     high = _Unrolling(model, (HIGH, *sized)).run()
-    program = _program(low, high, weights)
+    program = _program(low, high, weights, element_bytes)
     return Reading(program, height, width, _precision(low, program))
 
 
@@ -83,12 +87,12 @@ def _input_axes(graph: Any) -> tuple[list[int | None], int]:
     raise NotPlannable("it does not take one batch of images [batch, 3, height, width]")
 
 
-def _strip(graph: Any) -> dict[str, int]:
+def _strip(graph: Any, element_bytes: Mapping[int, int]) -> dict[str, int]:
     """Bytes of each weight; takes the values of the large ones away, and what the file says about shapes."""
     weights = {}
     for tensor in graph.initializer:
         elements = int(np.prod(tensor.dims, dtype=np.int64))
-        weights[tensor.name] = elements * ELEMENT_BYTES.get(tensor.data_type, 4)
+        weights[tensor.name] = elements * element_bytes.get(tensor.data_type, 4)
         if weights[tensor.name] > _KEPT_BYTES:
             for values in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
                 tensor.ClearField(values)
@@ -175,7 +179,7 @@ class _Unrolling:
             return sides if node.op_type == "Shape" else np.asarray(np.prod(sides), np.int64)
         if node.op_type == "Constant":
             return next((value for value in _attributes(node).values() if isinstance(value, np.ndarray)), None)
-        if not foldable(node.op_type) or not all(name in self.values for name in node.input if name):
+        if not foldable(node.op_type) or not all(name in self.values or not name for name in node.input):
             return None
         return fold(node.op_type, [self.values[name] if name else np.empty(0) for name in node.input], _attributes(node))
 
@@ -232,7 +236,7 @@ def _attributes(node: Any) -> dict[str, Any]:
     return found
 
 
-def _program(low: _Unrolling, high: _Unrolling, weights: dict[str, int]) -> Program:
+def _program(low: _Unrolling, high: _Unrolling, weights: Mapping[str, int], element_bytes: Mapping[int, int]) -> Program:
     left = {tuple(node.output) for node in low.nodes}
     numbered = [node for node in low.model.graph.node if tuple(node.output) in left]  # as in the file: the runtime's numbers
     nodes = tuple(Node(node.op_type, tuple(node.input), tuple(node.output)) for node in numbered)
@@ -240,19 +244,21 @@ def _program(low: _Unrolling, high: _Unrolling, weights: dict[str, int]) -> Prog
         raise NotPlannable("it computes other things for another batch")
     inputs = tuple(entry.name for entry in low.model.graph.input if entry.name not in weights)
     made = {name for node in nodes for name in node.outputs if name}
-    tensors = {name: _tensor(name, low, high) for name in (*inputs, *made)}
+    tensors = {name: _tensor(name, low, high, element_bytes) for name in made}
+    outputs = tuple(entry.name for entry in low.model.graph.output if entry.name in made)
+    tensors |= {name: _tensor(name, low, high, ELEMENT_BYTES) for name in (*inputs, *outputs)}
     read = {name for node in nodes for name in node.inputs if name} - tensors.keys()
     return Program(
-        nodes=nodes, inputs=inputs, outputs=tuple(entry.name for entry in low.model.graph.output if entry.name in made),
-        tensors=tensors, weights={name: weights[name] if name in weights else low.values[name].nbytes for name in read},
+        nodes=nodes, inputs=inputs, outputs=outputs, tensors=tensors,
+        weights={name: weights[name] if name in weights else low.values[name].nbytes for name in read},
     )  # fmt: skip
 
 
-def _tensor(name: str, low: _Unrolling, high: _Unrolling) -> Tensor:
+def _tensor(name: str, low: _Unrolling, high: _Unrolling, element_bytes: Mapping[int, int]) -> Tensor:
     kind, one, other = low.types.get(name, 0), low.shapes[name], high.shapes[name]
-    if kind not in ELEMENT_BYTES or one is None or other is None:
+    if kind not in element_bytes or one is None or other is None:
         raise NotPlannable(f"the type of {name} is not known")
-    return Tensor(ELEMENT_BYTES[kind], one, other)
+    return Tensor(element_bytes[kind], one, other)
 
 
 def _precision(unrolled: _Unrolling, program: Program) -> str:

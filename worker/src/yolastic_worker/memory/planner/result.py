@@ -1,14 +1,14 @@
-"""What a plan says: bytes for each batch size, term by term."""
+"""What a plan says: bytes for each batch size, term by term, and how each is known."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from yolastic_contract.state import Fit
 
 Known = Literal["planned", "prior", "measured"]
-"""planned: from the file. prior: measured on other models or devices, and carried over. measured: on this one."""
+"""planned: computed from the file. prior: measured on other models or devices. measured: by a worker with this model."""
 
 
 class NotPlannable(ValueError):  # noqa: N818 - the answer to a question
@@ -21,11 +21,21 @@ class BatchBytes:
 
     images: int
     block_bytes: int
-    """A(b): the block that holds every tensor between input and output, each at its offset."""
+    """A(b), planned: the block that holds every tensor between input and output, each at its offset."""
     io_bytes: int
-    """The batch and the answer, where the runtime needs a copy of them."""
+    """Planned: the batch and its answers."""
     total_bytes: int
     """What a process takes at the peak of this batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One term of the sum in words."""
+
+    name: str
+    value: str
+    known: Known
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +44,17 @@ class Plan:
 
     device: str
     precision: str
+    """FP32, FP16 or INT8."""
     height: int
     width: int
     weights_bytes: int
-    """All weights, at the precision."""
+    """Planned: all weights, at the precision they have at run time."""
     fixed_bytes: int
-    """What does not depend on the batch: process, runtime, weights."""
+    """Process, weights as they are loaded, workspace: what does not depend on the batch."""
     growth: float
-    """g: what the arena takes, over the block."""
+    """g: what the arena takes, over the block; a prior."""
     batches: tuple[BatchBytes, ...]
+    terms: tuple[Term, ...]
 
     def bytes_at(self, batch: int) -> int:
         """What a process takes at the peak of a batch of this many images; between and beyond the planned sizes linear."""
@@ -54,19 +66,17 @@ class Plan:
         """The line through the smallest and the largest planned batch; `samples` is 0: nothing was measured."""
         first, last = self.batches[0], self.batches[-1]
         if first is last:
-            return Fit(fixed=self.fixed_bytes, per_image=(first.total_bytes - self.fixed_bytes) / first.images)
-        per_image = (last.total_bytes - first.total_bytes) / (last.images - first.images)
+            per_image = (first.total_bytes - self.fixed_bytes) / first.images
+        else:
+            per_image = (last.total_bytes - first.total_bytes) / (last.images - first.images)
         fixed = first.total_bytes - per_image * first.images
-        return Fit(
-            fixed=fixed,
-            per_image=per_image,
-            residual=max(abs(row.total_bytes - fixed - per_image * row.images) for row in self.batches),
-        )
+        apart = max(abs(row.total_bytes - fixed - per_image * row.images) for row in self.batches)
+        return Fit(fixed=fixed, per_image=per_image, residual=apart)
 
     def largest(self, budget_bytes: int) -> int:
         """The largest batch within the budget, 0 when not even one image fits."""
         fit = self.fit
-        batch = max(0, math.floor((budget_bytes - fit.fixed) / fit.per_image)) if fit.per_image > 0 else self.batches[-1].images
+        batch = max(0, math.floor((budget_bytes - fit.fixed) / fit.per_image)) + 1
         while batch and self.bytes_at(batch) > budget_bytes:
             batch -= 1
         return batch
@@ -78,7 +88,5 @@ class Plan:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Plan":
         """As `to_json` gave it."""
-        return cls(**{**values, "batches": tuple(BatchBytes(**row) for row in values["batches"])})
-
-
-BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+        batches = tuple(BatchBytes(**row) for row in values["batches"])
+        return cls(**{**values, "batches": batches, "terms": tuple(Term(**term) for term in values["terms"])})
