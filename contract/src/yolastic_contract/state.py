@@ -44,8 +44,10 @@ class MemoryState(Message):
     limit_bytes: int | None = None
     """What the worker may use at most: --memory-limit, else the device's memory."""
     limit_source: Literal["Declared", "Device"] | None = None
+    plan: Fit | None = None
+    """Bytes at the peak of a batch, from the model's file alone; what is known until it was measured. `samples` is 0."""
     fit: Fit | None = None
-    """Bytes at the peak of a batch; None until warm-up is over."""
+    """Bytes at the peak of a batch, measured; None until warm-up is over."""
     observed_peak_bytes: int | None = None
     """The most that was ever in use."""
     observed_bytes: int | None = None
