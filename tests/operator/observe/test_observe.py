@@ -86,6 +86,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "negative in flight": ({"load": {"inflight_images": -3}}, "load.inflight_images is negative (-3)"),
     "endless batch": ({"speed": {"fixed": 1e4, "per_image": 0.1}}, "speed.fixed is impossible (10000)"),
     "negative speed": ({"speed": {"fixed": -0.1, "per_image": 0.1}}, "speed.fixed is negative (-0.1)"),
+    "endless plan": ({"memory": {"plan": {"fixed": math.inf, "per_image": 1}}}, "memory.plan.fixed is not a finite number"),
     "NaN memory": ({"memory": {"fit": {"fixed": 1.0, "per_image": math.nan}}}, "memory.fit.per_image is not a finite number"),
     "negative limit": ({"memory": {"limit_bytes": -5}}, "memory.limit_bytes is negative (-5)"),
     "base above ceiling": ({"ceiling": {"base": 8, "ceiling": 4}}, "ceiling.base 8 and ceiling.ceiling 4 do not go together"),

@@ -98,6 +98,33 @@ def test_where_the_memory_limit_comes_from(limit, accelerator, device_bytes, bud
     assert (result.bounds.memory is None) == (budget_bytes is None)
 
 
+PLAN = Fit(fixed=400 * MIB, per_image=100 * MIB)
+
+
+@pytest.mark.parametrize(
+    ("memories", "limit", "bound", "fits", "words"),
+    [
+        ([None], "2Gi", 14, True, "memory 14 (planned 400Mi + 100Mi an image"),
+        ([MEMORY], "2Gi", 20, True, "memory 20 (600Mi + 60Mi an image"),
+        # one worker has measured: the others run the same model on the same kind of device
+        ([None, MEMORY], "2Gi", 20, True, "memory 20 (600Mi + 60Mi an image"),
+        # whether one image fits is for a worker to find out
+        ([None], "450Mi", 0, True, "memory 0 (planned 400Mi"),
+        ([MEMORY], "600Mi", 0, False, "memory 0 (600Mi"),
+    ],
+)
+def test_a_plan_binds_until_a_worker_has_measured(memories, limit, bound, fits, words):
+    states = []
+    for memory in memories:
+        one = state(memory=memory)
+        states.append(one.model_copy(update={"memory": one.memory.model_copy(update={"plan": PLAN})}))
+    result = decided(spec(memory={"limit": limit}), *states)
+    assert result.bounds.memory == bound
+    assert result.fits is fits
+    assert words in result.message
+    assert result.tiers.ceiling >= 1
+
+
 def test_memory_takes_the_largest_fit_and_the_smallest_device_and_speed_the_median():
     states = [
         state(memory=(500 * MIB, 70 * MIB), limit_bytes=4096 * MIB, speed=(0.010, 0.001)),

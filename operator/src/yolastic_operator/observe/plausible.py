@@ -52,6 +52,7 @@ def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
     yield "load.demand_images", load.demand_images or 0, math.inf
     yield "memory.limit_bytes", memory.limit_bytes or 0, math.inf
     yield "memory.observed_peak_bytes", memory.observed_peak_bytes or 0, math.inf
+    yield from _fit("memory.plan", memory.plan, math.inf)
     yield from _fit("memory.fit", memory.fit, math.inf)
     yield from _fit("speed", state.speed, MAX_BATCH_S)
 

@@ -6,11 +6,12 @@
     efficiency  smallest b with b/(a + c*b) >= 0.95/c, that is 19a/c: beyond it a batch adds latency and hardly any throughput
 
 `t(b) = a + c*b` is the median worker's: the slowest of many noisy fits would shrink the batches of every large fleet, and the
-factor 2 above is already the worst case of waiting. Memory takes the largest fit, because running out of it has no margin.
+factor 2 above is already the worst case of waiting. Memory takes the largest fit, because running out of it has no margin. What
+was measured replaces what was planned from the model's file as soon as one worker has it; a plan never forbids a single image.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -46,7 +47,9 @@ def decide_ceiling(
     """The tiers for the workers of the current revision; None until one of them has told its fits."""
     views = current_revision(observation)
     states = known_states(views)
-    speed, memory = _median_speed(states, spec.batching.max_size), _largest_memory(states)
+    speed = _median_speed(states, spec.batching.max_size)
+    measured = _largest(state.memory.fit for state in states)
+    memory = measured or _largest(state.memory.plan for state in states)
     if not states or (speed is None and (memory is None or spec.batching.policy != "Fixed")):
         return None
     budget = budget_of(spec, runtime, states)
@@ -67,9 +70,9 @@ def decide_ceiling(
         per_image_bytes=None if memory is None else math.ceil(memory.per_image),
         fixed_s=None if speed is None else speed.fixed,
         per_image_s=None if speed is None else speed.per_image,
-        fits=bounds.memory is None or bounds.memory >= 1,
+        fits=measured is None or bounds.memory is None or bounds.memory >= 1,
     )
-    return replace(decision, message=explain(decision, spec, budget))
+    return replace(decision, message=explain(decision, spec, budget, planned=measured is None))
 
 
 def budget_of(spec: InferenceSpec, runtime: RuntimeSpec, states: Sequence[WorkerState]) -> Budget:
@@ -197,22 +200,22 @@ def _median_speed(states: Sequence[WorkerState], images: int) -> Fit | None:
     return fits[len(fits) // 2] if fits else None
 
 
-def _largest_memory(states: Sequence[WorkerState]) -> Fit | None:
-    fits = [state.memory.fit for state in states if state.memory.fit is not None]
-    if not fits:
+def _largest(fits: Iterable[Fit | None]) -> Fit | None:
+    known = [fit for fit in fits if fit is not None]
+    if not known:
         return None
-    return Fit(fixed=max(fit.fixed for fit in fits), per_image=max(fit.per_image for fit in fits))
+    return Fit(fixed=max(fit.fixed for fit in known), per_image=max(fit.per_image for fit in known))
 
 
-def explain(decision: CeilingDecision, spec: InferenceSpec, budget: Budget) -> str:
-    """The sum in words, with every number."""
+def explain(decision: CeilingDecision, spec: InferenceSpec, budget: Budget, *, planned: bool) -> str:
+    """The sum in words, with every number; `planned`: no worker has measured its memory yet."""
     bounds, tiers = decision.bounds, decision.tiers
     parts = [
         f"ceiling {tiers.ceiling}, base {tiers.base}, limited by {decision.limited_by.lower()}",
         f"spec allows {bounds.spec}",
     ]
     if bounds.memory is not None:
-        parts.append(f"memory {bounds.memory}{_memory_sum(decision, budget)}")
+        parts.append(f"memory {bounds.memory}{_memory_sum(decision, budget, planned=planned)}")
     if decision.fixed_s is not None and decision.per_image_s is not None:
         time = f"{decision.fixed_s * 1000:.1f} ms + {decision.per_image_s * 1000:.2f} ms an image"
         if bounds.latency is not None and spec.objective is not None:
@@ -224,9 +227,9 @@ def explain(decision: CeilingDecision, spec: InferenceSpec, budget: Budget) -> s
     return "; ".join(parts)
 
 
-def _memory_sum(decision: CeilingDecision, budget: Budget) -> str:
+def _memory_sum(decision: CeilingDecision, budget: Budget, *, planned: bool) -> str:
     if decision.budget_bytes is None or decision.fixed_bytes is None or decision.per_image_bytes is None:
         return ""
     limit = "" if budget.limit_bytes is None else f" of {format_bytes(budget.limit_bytes)}"
     fit = f"{format_bytes(decision.fixed_bytes)} + {format_bytes(decision.per_image_bytes)} an image"
-    return f" ({fit} within {format_bytes(decision.budget_bytes)}{limit})"
+    return f" ({'planned ' if planned else ''}{fit} within {format_bytes(decision.budget_bytes)}{limit})"
