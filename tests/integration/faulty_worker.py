@@ -1,32 +1,36 @@
-"""A worker whose simulated device fails as told: `faulty_worker.py lost|memory serve …`; everything else is the real one."""
+"""A worker whose simulated device fails on white images: `faulty_worker.py poison|hang|wrong|broken|none serve …`.
+
+poison: a batch with one fails; hang: it never ends; wrong, broken: from the first on every answer is another, or none. Everything
+else is the real worker, with shorter waits.
+"""
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
-from yolastic_worker import serve
-from yolastic_worker.__main__ import run
+from yolastic_worker import health, recovery, serve, upkeep
+from yolastic_worker.__main__ import main
 from yolastic_worker.engine.simulated import SimulatedEngine
 from yolastic_worker.settings import ServeSettings
-from yolastic_worker.types import DeviceLost, OutOfDeviceMemory
 
-FAULT = sys.argv[1]
+FAULT = sys.argv.pop(1)
 
 
 class FaultyEngine(SimulatedEngine):
-    """After the warm-up: `lost` fails for good at the third batch; `memory` has none for three and more, nor for white images."""
+    """Fails as told."""
 
-    batches = 0
+    hit = False
 
     def run(self, images: Sequence[Any], padded: int = 0) -> Any:
+        white = any((image == 255).all() for image in images)
+        self.hit = self.hit or white
+        if white and FAULT == "hang":
+            time.sleep(3600)
+        if (white and FAULT == "poison") or (self.hit and FAULT == "broken"):
+            raise RuntimeError("[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : Got invalid dimensions for input: images")
         output = super().run(images, padded)
-        if not (images[0] == 114).all():
-            self.batches += 1
-            if FAULT == "lost" and self.batches >= 3:
-                raise DeviceLost("CUDA failure 700: an illegal memory access was encountered")
-            if FAULT == "memory" and (len(images) >= 3 or (images[0] == 255).all()):
-                raise OutOfDeviceMemory("no memory")
-        return output
+        return output * 1.5 if self.hit and FAULT == "wrong" else output
 
 
 def load_engine(settings: ServeSettings) -> FaultyEngine:
@@ -34,4 +38,7 @@ def load_engine(settings: ServeSettings) -> FaultyEngine:
 
 
 serve.load_engine = load_engine
-sys.exit(run(sys.argv[2:]))
+health._LEAST_S = 2.0  # type: ignore[misc]
+recovery.FIRST_PROBE_S = 1.0  # type: ignore[misc]
+upkeep.CANARY_EVERY_S = 1.0  # type: ignore[misc]
+main()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from yolastic_contract.state import Fit
 from yolastic_worker.engine.base import EngineInfo
 from yolastic_worker.engine.simulated import SimulatedEngine, Simulation
 from yolastic_worker.memory.probe import MemoryReading
@@ -27,12 +28,16 @@ class FakeEngine:
     info: EngineInfo = INFO
     ran: list[int] = field(default_factory=list)
     shrunk: int = 0
+    planned: Fit | None = None
 
     def run(self, images: Sequence[Any], padded: int = 0) -> Any:
         self.ran.append(len(images))
         if len(images) >= self.fails_from:
             raise self.error
         return np.zeros((len(images), 1, 6), np.float32)
+
+    def plan(self) -> Fit | None:
+        return self.planned
 
     def memory(self) -> MemoryReading:
         return MemoryReading(self.peak_bytes, 1000)
@@ -49,7 +54,7 @@ def _simulated(**told: float) -> SimulatedEngine:
 def test_every_bucket_twice_ascending() -> None:
     engine = FakeEngine()
     warmth = warm_up(engine, 12, None)
-    assert engine.ran == [1, 1, 2, 2, 4, 4, 8, 8, 12, 12]
+    assert engine.ran == [1, 1, 1, 2, 2, 4, 4, 8, 8, 12, 12]
     assert engine.shrunk == 1
     assert warmth.buckets == (1, 2, 4, 8, 12)
     assert warmth.largest == 12

@@ -59,6 +59,9 @@ def load_engine(settings: ServeSettings) -> Engine:
                 device=settings.device,
                 threads=settings.threads,
                 max_batch=settings.max_batch,
+                memory_limit_bytes=settings.memory_limit_bytes,
+                fixed_up_to=settings.cuda_graphs,
+                planned=settings.backend != "simulated",
             )
         )
     if settings.backend == "simulated":

@@ -49,6 +49,7 @@ class ServeSettings:
     memory_limit_bytes: int | None
     objective_s: float | None
     threads: int
+    cuda_graphs: int
     decode_threads: int
     limits: Limits
     """At the door."""
@@ -227,6 +228,10 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--memory-limit", type=_bytes, help="a quantity such as 8Gi; default: what the device has")
     _add(parser, "--objective-ms", type=_whole(1, 600_000), help="latency objective; 5 times it is a client's default patience")
     _add(parser, "--threads", type=_whole(0, 1024), default=0, help="of one run on the CPU; 0: all cores")
+    _add(
+        parser, "--cuda-graphs", type=_whole(0, 256), default=0,
+        help="on cuda, batches up to this many images run as CUDA graphs, in sessions of their own; 0: none",
+    )  # fmt: skip
     _add(parser, "--decode-threads", type=_whole(0, 1024), default=0, help="0: as many as cores, at most 16")
     _limit_flags(parser)
     _add(
@@ -311,6 +316,8 @@ def _serve_settings(told: argparse.Namespace) -> ServeSettings:
         raise WorkerFailure("BadConfiguration", "--simulate needs --backend simulated")
     if simulated and told.device != "cpu":
         raise WorkerFailure("BadConfiguration", "--backend simulated has no --device; its name is device=… in --simulate")
+    if told.cuda_graphs and told.device != "cuda":
+        raise WorkerFailure("BadConfiguration", "--cuda-graphs needs --device cuda")
     cores = available_cores()
     return ServeSettings(
         model=told.model, model_sha256=told.model_sha256, name=told.name or (told.model.stem if told.model else "simulated"),
@@ -320,7 +327,7 @@ def _serve_settings(told: argparse.Namespace) -> ServeSettings:
         max_batch=told.max_batch, window=told.window, max_delay_s=told.max_delay_ms / 1e3, eager_size=told.eager_size,
         shared=told.shared, queue_length=told.queue_length, overflow=told.overflow, memory_limit_bytes=told.memory_limit,
         objective_s=None if told.objective_ms is None else told.objective_ms / 1e3, threads=told.threads or cores,
-        decode_threads=told.decode_threads or min(cores, 16), limits=from_told(vars(told)),
+        cuda_graphs=told.cuda_graphs, decode_threads=told.decode_threads or min(cores, 16), limits=from_told(vars(told)),
         api_keys_file=told.api_keys_file, url_hosts=told.url_hosts, url_timeout_s=told.url_timeout_s,
         propagation_delay_s=told.propagation_delay_s, drain_timeout_s=told.drain_timeout_s,
         termination_log=told.termination_log, log_format=told.log_format,

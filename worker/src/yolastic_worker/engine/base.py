@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from yolastic_contract.state import Fit
 from yolastic_worker.memory.probe import MemoryReading
 from yolastic_worker.postprocess import HeadKind
 from yolastic_worker.types import Pixels
@@ -58,7 +59,12 @@ class Engine(Protocol):
         Raises:
             OutOfDeviceMemory: the batch does not fit; a smaller one may.
             DeviceLost: nothing will run here any more.
+            TransientFailure: the same batch may be run once more.
         """
+        ...
+
+    def plan(self) -> Fit | None:
+        """Bytes at the peak of a batch as they are known before anything ran; None when they are not."""
         ...
 
     def memory(self) -> MemoryReading:

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import onnxruntime as ort
 
 from yolastic_contract.names import buckets_up_to
+from yolastic_contract.state import Fit
 from yolastic_worker.engine.agreement import Canary, observe, probe_images
 from yolastic_worker.engine.base import EngineInfo, Outputs
 from yolastic_worker.engine.errors import classify
@@ -19,6 +21,7 @@ from yolastic_worker.engine.metadata import EXPORT_HINT, Metadata, choose_size, 
 from yolastic_worker.engine.onnx_file import NotPlainOnnx, check_plain_onnx
 from yolastic_worker.engine.pixel_input import BATCH, with_pixel_input
 from yolastic_worker.engine.session import CudaSettings, SessionSettings, open_session
+from yolastic_worker.memory.planner import NotPlannable, plan_in_child
 from yolastic_worker.memory.probe import DeviceMemory, MemoryReading, ProcessMemory, device_memory, trim_heap
 from yolastic_worker.postprocess import HeadKind, head_kind
 from yolastic_worker.types import DeviceLost, Pixels, WorkerFailure
@@ -53,6 +56,8 @@ class OnnxOptions:
     fixed_up_to: int = 0
     """Batch sizes up to this have a session of their own with constant shapes, on CUDA as a CUDA graph: for the launch cost of
     small batches. Each has weights and an arena of its own."""
+    planned: bool = False
+    """Plan the memory from the file, in a process beside the loading."""
 
 
 def read_model(path: Path, sha256: str | None) -> tuple[bytes, str]:
@@ -86,6 +91,28 @@ def _input(session: ort.InferenceSession, name: str) -> Any:
     return inputs[0]
 
 
+class PlanAhead:
+    """The plan of a model, made while it is loaded."""
+
+    def __init__(self, content: bytes, options: OnnxOptions) -> None:
+        self._fit: Fit | None = None
+        self._thread = threading.Thread(target=self._plan, args=(content, options), name="plan", daemon=True)
+        self._thread.start()
+
+    def _plan(self, content: bytes, options: OnnxOptions) -> None:
+        try:
+            made = plan_in_child(content, device=options.device, input_size=options.input_size, max_batch=options.max_batch)
+        except NotPlannable as reason:
+            logger.info("memory is not planned: %s", reason)
+        else:
+            self._fit = made.fit
+
+    def result(self) -> Fit | None:
+        """Bytes at the peak of a batch; waits for it."""
+        self._thread.join()
+        return self._fit
+
+
 class OnnxRuntimeEngine:
     """A model in ONNX Runtime."""
 
@@ -98,6 +125,7 @@ class OnnxRuntimeEngine:
         self._options = options
         self._on_device = options.device != "cpu"
         content, sha256 = read_model(options.model, options.sha256)
+        self._planning = PlanAhead(content, options) if options.planned else None
         self._memory: ProcessMemory | DeviceMemory | None
         self._memory, unread = device_memory() if self._on_device else (ProcessMemory(), "")
         session = self._open(content)
@@ -226,6 +254,10 @@ class OnnxRuntimeEngine:
         if output.shape[0] != count:
             raise WorkerFailure("FixedBatch", f"the model answers {output.shape[0]} images when asked for {count}; {EXPORT_HINT}")
         return output[: len(images)]
+
+    def plan(self) -> Fit | None:
+        """As `Engine.plan`: from the file."""
+        return self._planning.result() if self._planning is not None else None
 
     def memory(self) -> MemoryReading:
         """As `Engine.memory`."""

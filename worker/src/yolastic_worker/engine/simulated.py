@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from yolastic_contract.state import Fit
 from yolastic_worker.engine.base import Engine, EngineInfo, Outputs
 from yolastic_worker.engine.errors import classify
 from yolastic_worker.memory.probe import MemoryReading
@@ -156,6 +157,11 @@ class SimulatedEngine:
         if fault is not None:
             error = RuntimeError(fault)
             raise classify(error) or error from error
+
+    def plan(self) -> Fit | None:
+        """As `Engine.plan`: what it plays is known."""
+        simulation = self._simulation
+        return Fit(fixed=simulation.memory_fixed_mib * _MIB, per_image=simulation.memory_per_image_mib * _MIB)
 
     def memory(self) -> MemoryReading:
         """As `Engine.memory`: its own numbers. Like an arena it holds what its largest batch took."""
