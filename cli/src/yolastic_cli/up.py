@@ -112,7 +112,7 @@ async def _serve(inference: LocalInference, arguments: argparse.Namespace) -> in
         say(f"{inference.ref.name}: {_size(inference)} of {inference.model.name} on runtime {inference.spec.runtime}, starting")
         ending = asyncio.ensure_future(stopped.wait())
         broken = asyncio.ensure_future(running.failed())
-        welcome = asyncio.create_task(_welcome(narrator, running.url))
+        welcome = asyncio.create_task(_welcome(narrator, running.url, guarded=inference.spec.api_keys_secret_name is not None))
         try:
             endings: set[asyncio.Future[Any]] = {ending, broken, narrator.hopeless}
             await asyncio.wait(endings, timeout=arguments.for_s, return_when=asyncio.FIRST_COMPLETED)
@@ -129,9 +129,10 @@ async def _serve(inference: LocalInference, arguments: argparse.Namespace) -> in
     return 0
 
 
-async def _welcome(narrator: Narrator, url: str) -> None:
+async def _welcome(narrator: Narrator, url: str, *, guarded: bool) -> None:
     await narrator.ready.wait()
-    say(f"serving on {url}; try: curl -F file=@IMAGE.jpg {url}/predict")
+    key = "-H 'Authorization: Bearer KEY' " if guarded else ""
+    say(f"serving on {url}; try: curl {key}-F file=@IMAGE.jpg {url}/predict")
 
 
 def _size(inference: LocalInference) -> str:
