@@ -42,8 +42,8 @@ test-gpu: setup ## needs an NVIDIA device
 demo: setup ## the main job on this machine: night, rush hour, night, in under 3 minutes
 	$(PY) -m yolastic_cli demo
 
-bench: setup ## the figures of benchmarks/RESULTS.md
-	$(PY) benchmarks/run.py
+bench: setup ## the figures of benchmarks/RESULTS.md, beside five other servers: about 100 minutes; BENCH="--quick" or "--only cpu" for less
+	UV=$(UV) $(PY) benchmarks/run.py $(BENCH)
 
 generate: setup ## CRDs, chart parts and reference tables from the contract
 	$(PY) tools/generate.py

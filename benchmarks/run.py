@@ -1,20 +1,33 @@
-"""`make bench`: measures the figures of RESULTS.md in one run and writes them there. Ends by itself in a few minutes."""
+"""`make bench`: measures the figures of RESULTS.md in one run, each with its settings, and writes them there. Ends by itself.
+
+About 100 minutes in full on two cores, 30 of them the soak. `--only side_by_side cpu` runs some, `--quick` everything once and
+briefly; both only print. `--only tune` tries every setting of every peer (half an hour) and keeps the best for the next runs.
+"""
 
 import argparse
-import datetime
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.common import ROOT, Row, machine
+from benchmarks import report
+from benchmarks.client import ROOT, client_words
+from benchmarks.common import Row
+from benchmarks.cpu import around_the_engine
 from benchmarks.memory import worker_at_rest
 from benchmarks.operator_memory import operator_with_objects
-from benchmarks.serving import real_model, simulated_accelerator
+from benchmarks.overload import overload
+from benchmarks.serving import real_model
+from benchmarks.side_by_side import Comparison, compare, rows, tune
+from benchmarks.soak import soak
 
-_BEGIN, _END = "<!-- measured -->", "<!-- /measured -->"
+_PLANT_LIMIT_S = 900.0
 
 
 def yolo11n() -> Path | None:
@@ -29,46 +42,116 @@ def yolo11n() -> Path | None:
     return path
 
 
-def write(rows: list[Row]) -> None:
-    """Replace the measured table of RESULTS.md."""
-    table = ["| figure | reach | measured | | settings |", "|---|---|---|---|---|"]
-    table += [
-        f"| {row.figure} | {row.reach} | {row.measured} | {'yes' if row.held else '**no**'} | {row.settings} |" for row in rows
-    ]
-    head = f"Measured {datetime.datetime.now(datetime.UTC):%Y-%m-%d} by `make bench` on: {machine()}."
-    path = ROOT / "benchmarks/RESULTS.md"
-    text = path.read_text()
-    before, after = text.split(_BEGIN)[0], text.split(_END)[1]
-    path.write_text("\n".join([before + _BEGIN, "", head, "", *table, "", _END + after]))
+@dataclass(slots=True)
+class Run:
+    """One run's options, and what comes of it."""
+
+    seconds: float
+    repeats: int
+    soak_minutes: float
+    rows: list[Row] = field(default_factory=list)
+    comparison: Comparison | None = None
+    plant: str | None = None
+
+    def side_by_side(self) -> list[Row]:
+        """Yolastic and its peers."""
+        self.comparison = compare(self.seconds, self.repeats)
+        return rows(self.comparison)
+
+    def overload(self) -> list[Row]:
+        """Too many clients, and bursts."""
+        return overload(self.seconds + 2, self.repeats)
+
+    def real(self) -> list[Row]:
+        """YOLO11n on the CPU."""
+        model = yolo11n()
+        figure = "real YOLO11n, 8 clients, share of a bare session loop"
+        if model is None:
+            return [Row(figure, ">= 0.92", "YOLO11n could not be built: the export extra is needed", False, "")]
+        return real_model(model, 2 * self.seconds, self.repeats)
+
+    def cpu(self) -> list[Row]:
+        """CPU time of a request."""
+        return around_the_engine(2 * self.seconds, self.repeats)
+
+    def factory(self) -> list[Row]:
+        """The plant's day."""
+        began_s = time.monotonic()
+        command = [sys.executable, "-m", "yolastic_cli", "simulate", "factory"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PLANT_LIMIT_S)
+        self.plant = done.stdout
+        print(done.stdout, flush=True)
+        text = (
+            f"below, in {time.monotonic() - began_s:.0f} s" if done.returncode == 0 else f"failed: {done.stderr[-300:].strip()}"
+        )
+        settings = "`yolastic simulate factory`"
+        return [Row("the plant's day: the table, all three columns", "printed", text, done.returncode == 0, settings)]
+
+    def memory(self) -> list[Row]:
+        """Workers at rest."""
+        model = yolo11n()
+        return [*worker_at_rest(), *(worker_at_rest(model) if model else [])]
+
+    def operator(self) -> list[Row]:
+        """The operator with fifty objects."""
+        return operator_with_objects()
+
+    def soak(self) -> list[Row]:
+        """Half an hour of everything."""
+        return soak(self.soak_minutes) if self.soak_minutes else []
+
+    def tune(self) -> list[Row]:
+        """The peers' settings."""
+        tune(self.seconds)
+        report.write_settings()
+        return []
+
+    def one(self, name: str) -> None:
+        """One benchmark: its rows, or the row that says why there are none."""
+        began_s = time.monotonic()
+        print(f"== {name}", flush=True)
+        bench: Callable[[], list[Row]] = getattr(self, name)
+        try:
+            found = bench()
+        except Exception as error:
+            found = [Row(name, "", f"failed: {type(error).__name__}: {str(error)[-300:]}".replace("\n", " "), False, "")]
+        self.rows += found
+        for row in found:
+            held = "yes" if row.held else "NO"
+            print(f"{row.figure}: {row.measured} (reach {row.reach}: {held}) — {row.settings}", flush=True)
+        print(f"== {name}: {time.monotonic() - began_s:.0f} s", flush=True)
+
+
+_FULL = ("side_by_side", "overload", "real", "cpu", "factory", "memory", "operator", "soak")
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)
 
 
 def main() -> int:
     """Run all benchmarks, or those named."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=8.0, help="length of one closed loop")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", nargs="*", choices=["simulated", "real", "memory", "operator"], default=None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, help="length of one load, default 4")
+    parser.add_argument("--repeats", type=int, help="rounds a figure is the median of, default 5")
+    parser.add_argument("--soak-minutes", type=float, help="length of the soak, default 30; 0 leaves it out")
+    parser.add_argument("--quick", action="store_true", help="2 s a load, once, 1 minute of soak")
+    parser.add_argument("--only", nargs="+", choices=[*_FULL, "tune"], default=None)
     options = parser.parse_args()
-    model = yolo11n() if options.only is None or {"real", "memory"} & set(options.only) else None
-    benches: dict[str, Callable[[], list[Row]]] = {
-        "simulated": lambda: simulated_accelerator(options.seconds, options.repeats),
-        "real": lambda: real_model(model, options.seconds, options.repeats) if model else [],
-        "memory": lambda: [*worker_at_rest(), *(worker_at_rest(model) if model else [])],
-        "operator": operator_with_objects,
-    }
-    rows = []
-    for name, bench in benches.items():
-        if options.only is None or name in options.only:
-            found = bench()
-            rows += found
-            for row in found:
-                print(
-                    f"{row.figure}: {row.measured} (reach {row.reach}: {'yes' if row.held else 'NO'}) — {row.settings}",
-                    flush=True,
-                )
-    if options.only is None:
-        write(rows)
-    return 0 if all(row.held for row in rows) else 1
+    seconds, repeats, minutes = (2.0, 1, 1.0) if options.quick else (4.0, 5, 30.0)
+    run = Run(
+        seconds if options.seconds is None else options.seconds,
+        repeats if options.repeats is None else options.repeats,
+        minutes if options.soak_minutes is None else options.soak_minutes,
+    )
+    signal.signal(signal.SIGTERM, _ended)  # so that what was started is ended, too
+    print(f"load: {client_words()}", flush=True)
+    for name in options.only or _FULL:
+        run.one(name)
+    print(f"all values: {report.keep(run.rows, run.comparison).relative_to(ROOT)}", flush=True)
+    if options.only is None and not options.quick:
+        report.write_results(run.rows, run.comparison, run.plant)
+    return 0 if all(row.held for row in run.rows) else 1
 
 
 if __name__ == "__main__":
