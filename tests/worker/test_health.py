@@ -19,6 +19,9 @@ from yolastic_worker.pipeline import Progress
         (Progress(0, 8, 100, 4.0), 0, 141, True),
         (None, 31, 0, True),
         (Progress(0, 0, 0, 0.1), 31, 0, True),
+        (Progress(0, 0, 0, 0.1, finishing_since_s=100), 0, 109, False),
+        (Progress(0, 0, 0, 0.1, finishing_since_s=100), 0, 111, True),
+        (Progress(256, 8, 100, 0.1), 0, 109, False),
     ],
 )
 def test_stalled(progress: Progress | None, heartbeat_age_s: float, now_s: float, dead: bool) -> None:

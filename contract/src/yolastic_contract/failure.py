@@ -1,13 +1,13 @@
-"""Why a worker could not start: the one line that travels from its exit to a condition."""
+"""Why a worker could not start, or had to end: the one line that travels from its exit to a condition."""
 
 import re
 from typing import Final
 
 REASONS: Final = (
     "DownloadFailed", "ChecksumMismatch", "UnsupportedModel", "FixedBatch", "DoesNotFit", "DeviceUnavailable", "ApiKeysMissing",
-    "BadConfiguration",
+    "BadConfiguration", "DeviceLost",
 )  # fmt: skip
-"""Exit code 2 reasons; each becomes the reason of a condition."""
+"""Exit code 2 reasons, and the one of exit code 3; each becomes the reason of a condition."""
 
 _LINE = re.compile(rf"^({'|'.join(REASONS)}): (.+)$", re.MULTILINE)
 

@@ -50,8 +50,12 @@ MEMORY_BYTES: Final = Metric(
     "yolastic_memory_bytes", "gauge", "Device memory: limit budget fixed per_image predicted_peak observed_peak.", ("kind",)
 )
 OUT_OF_MEMORY: Final = Metric("yolastic_out_of_memory_total", "counter", "Batches that ran out of memory.")
-BATCH_RETRIES: Final = Metric("yolastic_batch_retries_total", "counter", "Batches run again in parts.")
-QUARANTINED: Final = Metric("yolastic_quarantined_images_total", "counter", "Images refused because they failed a batch before.")
+BATCH_RETRIES: Final = Metric("yolastic_batch_retries_total", "counter", "Runs of what was left of a batch that had failed.")
+QUARANTINED: Final = Metric(
+    "yolastic_quarantined_images_total",
+    "counter",
+    "Images answered 422 since they alone make a batch fail: when found, and when sent again.",
+)
 MODEL_INFO: Final = Metric(
     "yolastic_model_info", "gauge", "Always 1; the model and where it runs.", ("sha256", "task", "precision", "backend", "device")
 )

@@ -45,7 +45,7 @@ def run(arguments: list[str]) -> int:
         code = _run(parse_arguments(arguments))
     except WorkerFailure as failure:
         _tell(failure, termination_log_of(arguments))
-        code = ExitCode.CONFIGURATION
+        code = ExitCode.DEVICE_LOST if failure.reason == "DeviceLost" else ExitCode.CONFIGURATION
     except KeyboardInterrupt:
         code = ExitCode.DRAINED
     except Exception as error:

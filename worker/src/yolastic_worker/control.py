@@ -31,6 +31,7 @@ from yolastic_worker.state import refresh_gauges, worker_state
 
 logger = logging.getLogger(__name__)
 
+_REOPEN_S = 0.5
 _LIMITS = replace(DEFAULT_LIMITS, connections=128, header_timeout_s=10.0)
 """Probes, one operator and one Prometheus: so few connections never meet the descriptors that the data port leaves free."""
 _BODY_LIMIT_BYTES = 65536
@@ -167,6 +168,7 @@ class ControlThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: Callable[[], Any] = lambda: None
         self._started = threading.Event()
+        self._stopping = False
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
     def start(self) -> None:
@@ -176,19 +178,26 @@ class ControlThread:
 
     def stop(self) -> None:
         """Close the port."""
+        self._stopping = True
         if self._loop is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._stop)
             self._thread.join(2)
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._serve())
+        while not self._stopping:
+            try:
+                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(self._serve(self._listener.dup()))
+            except Exception:  # without this port a healthy worker would be killed
+                logger.exception("the control port failed; it is opened again")
+                time.sleep(_REOPEN_S)
+        self._listener.close()
 
-    async def _serve(self) -> None:
+    async def _serve(self, listener: socket.socket) -> None:
         self._loop, stopped = asyncio.get_running_loop(), asyncio.Event()
         self._stop = stopped.set
         server = HttpServer(self._application, _LIMITS)
-        await server.start(self._listener)
+        await server.start(listener)
         self._started.set()
         async with every(1.0, server.tick):
             await stopped.wait()

@@ -58,10 +58,12 @@ class Pipeline:
         drop_oldest: bool = False,
         metrics: WorkerMetrics,
         deliver: Deliver,
+        failed: Callable[[str], None] = lambda reason: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`failed` is told why no batch will run any more, before anybody is answered so."""
         self.engine, self.warmth = engine, warmth
-        self._metrics, self._deliver, self._clock = metrics, deliver, clock
+        self._metrics, self._deliver, self._failed, self._clock = metrics, deliver, failed, clock
         now_s = clock()
         self._changed = threading.Condition()
         self._batcher = Batcher(rules)
@@ -173,7 +175,11 @@ class Pipeline:
             runner.run()
         except DeviceLost as error:
             self.lost = error
+            self._failed(str(error))
             logger.critical("the device is lost: %s", error)
+        except Exception:
+            self._failed("the engine thread ended")
+            raise
         finally:
             with self._changed:
                 self._stopping = True

@@ -130,7 +130,7 @@ class Worker:
         )  # fmt: skip
         pipeline = Pipeline(
             engine, warmth, rules, queue_length=settings.queue_length, drop_oldest=settings.overflow == "drop-oldest",
-            metrics=self.metrics, deliver=self._deliver,
+            metrics=self.metrics, deliver=self._deliver, failed=self.lifecycle.fail,
         )  # fmt: skip
         self.pipeline = pipeline
         self._loop.call_soon_threadsafe(self._loaded.set)
@@ -180,7 +180,11 @@ class Worker:
             return code
         self.begin_drain()
         await self._drained()
-        return self._failed() if self._ended.is_set() and self._failure is not None else ExitCode.DRAINED
+        if not self._ended.is_set() or self._failure is None:
+            return ExitCode.DRAINED
+        code = self._failed()
+        await self._say_goodbye()
+        return code
 
     def _largest(self) -> int:
         return self.pipeline.warmth.largest if self.pipeline is not None else 0
@@ -256,12 +260,16 @@ def serve(settings: ServeSettings) -> ExitCode:
     """Serve until the end.
 
     Raises:
-        WorkerFailure: the worker cannot start, and why.
+        WorkerFailure: the worker cannot start, or its device was lost, and why.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     keep_freed_memory()
     listener = _listener(settings.host, settings.port, settings.fd, "--")
     control = _listener(settings.control_host, settings.control_port, settings.control_fd, "--control-")
     logger.info("yolastic-worker %s: data on %s, control on %s", __version__, listener.getsockname(), control.getsockname())
+    worker = Worker(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(Worker(settings).run(listener, control))
+        code = runner.run(worker.run(listener, control))
+    if code is ExitCode.DEVICE_LOST:
+        raise WorkerFailure("DeviceLost", worker.lifecycle.message)
+    return code

@@ -7,6 +7,7 @@ load balancer knows that it leaves.
 import asyncio
 import contextlib
 import logging
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -32,11 +33,22 @@ _MAX_PIPELINED: Final = 16
 """Requests that wait on one connection for the answer of the one before: each holds its headers in memory."""
 _MAX_READ_BYTES: Final = 2**18
 """What the event loop reads at once."""
+_HEAD_BYTES: Final = 4096
+_UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _MAX_TURNED_AWAY: Final = 128
 _TURNED_AWAY_S: Final = 1.0
 """So many refused connections linger for so long, so that their clients read why; more are closed at once."""
 _BACKLOG: Final = 2048
 _STATUS_LINES: Final = {400: b"HTTP/1.1 400 Bad Request\r\n", 503: b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n"}
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """The first bytes of a request with its Upgrade header made another, as any server may ignore it.
+
+    The parser would stop at it and drop the body: Java's own client offers h2c with every POST, and curl with --http2.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return _UPGRADE.sub(b"\r\nIgnored:", head) + end + rest
 
 
 class Door(ServerState):
@@ -126,6 +138,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes: counted, so that neither an endless header nor endless trailers gather in memory."""
+        if (self.cycle is None or not self.cycle.more_body) and data.find(b"pgrade", 0, _HEAD_BYTES) >= 0:
+            data = _without_upgrade(data)
         super().data_received(data)
         self._unexplained_bytes += len(data)
         if self._unexplained_bytes > self.door.limits.header_bytes + _MAX_READ_BYTES and not self.transport.is_closing():
@@ -317,9 +331,12 @@ async def every(seconds: float, act: Callable[[], Any]) -> AsyncIterator[None]:
 
     async def _repeat() -> None:
         while True:
-            result = act()
-            if asyncio.iscoroutine(result):
-                await result
+            try:
+                result = act()
+                if asyncio.iscoroutine(result):
+                    await result
+            except Exception:
+                logger.exception("what is done every %g s failed", seconds)
             await asyncio.sleep(seconds)
 
     task = asyncio.create_task(_repeat())

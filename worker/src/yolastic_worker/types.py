@@ -98,7 +98,7 @@ class Image:
 
 
 class WorkerFailure(Exception):  # noqa: N818 - it is the failure of a worker, not of a call
-    """The worker cannot start, and a person must change something: exit 2.
+    """The worker cannot start, and a person must change something: exit 2. With the reason DeviceLost: it cannot go on, exit 3.
 
     `reason` is one of `yolastic_contract.failure.REASONS`; the message is a sentence that says what to do.
     """
