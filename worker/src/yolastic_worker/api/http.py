@@ -114,6 +114,10 @@ class Request:
         Raises:
             Refusal: 400.
         """
+        if self.scope.get("http_version") == "0.9":
+            raise Refusal(400, "bad_request", "HTTP/0.9 is not spoken here")
+        if self.headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
+            raise Refusal(400, "bad_request", "no transfer encoding but chunked is understood")
         if len(self.headers) == len(self.scope["headers"]):
             return
         seen: set[bytes] = set()
