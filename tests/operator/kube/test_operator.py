@@ -58,7 +58,8 @@ class Running:
         """A pod as the Deployment's controllers would make it, with a status as a kubelet would write it."""
         template = self.deployment(inference)["spec"]["template"]
         path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
-        spec = {"containers": [{"name": "worker", "image": "worker:1"}]}
+        volumes = template["spec"]["volumes"]
+        spec = {"containers": [{"name": "worker", "image": "worker:1"}], "volumes": volumes}
         metadata = {"name": name, "labels": template["metadata"]["labels"]}
         self.server.apply(path, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         self.server.merge(f"{path}/status", {"status": status})
@@ -199,6 +200,29 @@ def test_why_a_worker_does_not_start(running: Running, status: dict[str, Any], k
     assert message in running.condition("weld", kind)["message"]
 
 
+def test_a_missing_secret_of_api_keys_is_named(running: Running) -> None:
+    running.make("guarded", runtime=running.runtime(), apiKeysSecretName="clients")
+    (volume,) = [
+        volume
+        for volume in eventually("a Deployment", lambda: running.deployment("guarded"))["spec"]["template"]["spec"]["volumes"]
+        if volume["name"] == "api-keys"
+    ]
+    assert volume["secret"]["secretName"] == "clients"
+    ended = {"exitCode": 2, "message": "ApiKeysMissing: there is no API keys file /etc/yolastic/api-keys/keys"}
+    item = {
+        "name": "worker",
+        "image": "worker:1",
+        "imageID": "",
+        "ready": False,
+        "restartCount": 1,
+        "state": {"terminated": ended},
+    }
+    running.pod("guarded-1", "guarded", {"phase": "Running", "containerStatuses": [item]})
+    eventually("SecretNotFound", lambda: running.reason("guarded") == "SecretNotFound")
+    assert "Secret clients is not in this namespace" in running.condition("guarded", "Ready")["message"]
+    assert running.condition("guarded", "ModelLoaded")["status"] == "Unknown"
+
+
 def test_one_bad_object_does_not_hurt_another(running: Running) -> None:
     runtime = running.runtime()
     service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}, "spec": {"ports": [{"port": 80}]}}
@@ -270,6 +294,22 @@ def test_what_the_server_refuses_itself(api_server: Any, namespace: str, spec: d
     status, answer = api_server.request("POST", f"{API}/namespaces/{namespace}/yoloinferences", body)
     assert status == 422
     assert message in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("host", "accepted"),
+    [
+        ("images.example.org", True), ("*.images.example.org:8443", True), ("images.example.org:65535", True),
+        ("images.example.org:65536", False), ("*.org", False), ("localhost", False), ("10.0.0.1", False), ("[::1]", False),
+        ("https://images.example.org", False), ("images.example.org/a", False), ("Images.example.org", False),
+    ],
+)  # fmt: skip
+def test_which_hosts_of_images_the_server_takes(api_server: Any, namespace: str, host: str, accepted: bool) -> None:
+    body = {"apiVersion": "yolastic.dev/v1alpha1", "kind": "YoloRuntime", "metadata": {"name": namespace}}
+    spec = {"image": "worker:1", "urlHosts": [host]}
+    status, answer = api_server.request("POST", f"{API}/yoloruntimes?dryRun=All", body | {"spec": spec})
+    assert status == (201 if accepted else 422), answer
+    assert accepted or "urlHosts" in answer["message"]
 
 
 def test_who_scales_an_autoscaled_object_is_told_why_not(running: Running) -> None:
