@@ -39,7 +39,7 @@ def read(content: bytes, input_size: tuple[int, int] | None = None, instead: Map
     is another one at run time; inputs and outputs keep theirs.
 
     Raises:
-        NotPlannable: no ONNX model, a fixed batch, or a shape that is known only when it runs.
+        NotPlannable: no ONNX model, a fixed batch, or a shape that cannot be told.
     """
     import onnx  # noqa: PLC0415 - 15 MB that only a plan needs
 
@@ -188,7 +188,7 @@ class _Unrolling:
         for node in self.nodes:
             for name in node.output:
                 if name and self.shapes.get(name) is None:
-                    raise NotPlannable(f"the shape of {name} ({node.op_type}) is known only when it runs")
+                    raise NotPlannable(f"the shape of {name} ({node.op_type}) cannot be told for every batch; {EXPORT_HINT}")
                 if name in outputs and (self.shapes[name] or (0,))[0] != self.axes[0]:
                     raise NotPlannable(f"its output {name} is not one answer for each image of a batch; {EXPORT_HINT}")
 

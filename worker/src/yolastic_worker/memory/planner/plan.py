@@ -34,7 +34,7 @@ def plan(
     it is. `runtime_defaults`: plan for ONNX Runtime's default session settings instead of the worker's.
 
     Raises:
-        NotPlannable: the file is no ONNX model, its batch is fixed, or a shape is known only when it runs.
+        NotPlannable: the file is no ONNX model, its batch is fixed, or a shape cannot be told.
     """
     prior = PRIORS.get((device, runtime_defaults))
     if prior is None:
@@ -42,16 +42,16 @@ def plan(
     reading = _read(content_of(model), device, precision, input_size)
     program = join(reading.program)
     buffers = assign(program)
-    fixed_bytes = prior.process_bytes + prior.workspace_bytes + math.ceil(prior.weights_factor * program.weights_bytes)
+    fixed_bytes = math.ceil(prior.process.value + prior.workspace.value + prior.loading.value * program.weights_bytes)
     rows = []
     for images in (*(bucket for bucket in BUCKETS if bucket < max_batch), max_batch):
         block_bytes = pack(buffers, {name: tensor.bytes_at(images) for name, tensor in program.tensors.items()}.__getitem__)
         io_bytes = sum(program.tensors[name].bytes_at(images) for name in (*program.inputs, *program.outputs))
-        total_bytes = fixed_bytes + math.ceil(prior.growth * block_bytes) + io_bytes
+        total_bytes = fixed_bytes + math.ceil(prior.growth.value * block_bytes) + io_bytes
         rows.append(BatchBytes(images, block_bytes, io_bytes, total_bytes))
     return Plan(
         device=device, precision=precision or reading.precision, height=reading.height, width=reading.width,
-        weights_bytes=program.weights_bytes, fixed_bytes=fixed_bytes, growth=prior.growth, batches=tuple(rows),
+        weights_bytes=program.weights_bytes, fixed_bytes=fixed_bytes, growth=prior.growth.value, batches=tuple(rows),
         terms=_terms(prior, program.weights_bytes),
     )  # fmt: skip
 
@@ -87,8 +87,8 @@ def _terms(prior: Prior, weights_bytes: int) -> tuple[Term, ...]:
         Term("weights", format_bytes(weights_bytes), "planned", "the file's tensors"),
         Term("activations", "a column", "planned", "shapes, lifetimes and ONNX Runtime's reuse of buffers"),
         Term("io", "a column", "planned", "the shapes of input and outputs"),
-        Term("process", format_bytes(prior.process_bytes), "prior", prior.source),
-        Term("loading", f"{prior.weights_factor} x weights", "prior", prior.source),
-        Term("workspace", format_bytes(prior.workspace_bytes), "prior", prior.source),
-        Term("growth", f"{prior.growth} x activations", "prior", prior.source),
+        Term("process", format_bytes(int(prior.process.value)), "prior", prior.process.source),
+        Term("loading", f"{prior.loading.value:g} x weights", "prior", prior.loading.source),
+        Term("workspace", format_bytes(int(prior.workspace.value)), "prior", prior.workspace.source),
+        Term("growth", f"{prior.growth.value:g} x activations", "prior", prior.growth.source),
     )

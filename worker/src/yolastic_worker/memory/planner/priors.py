@@ -1,6 +1,6 @@
 """What the file does not tell: how much a process takes beside the planned block, by device and settings.
 
-`bytes(b) = process + weights_factor * weights + workspace + growth * block(b) + io(b)`
+`bytes(b) = process + loading * weights + workspace + growth * block(b) + io(b)`
 
 Each figure was measured on other models or devices than the one at hand, and stands until a worker has measured its own.
 """
@@ -13,39 +13,50 @@ _MIB: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
+class Figure:
+    """A number and where it comes from."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Prior:
     """The terms beside the block, for one device and one set of session settings."""
 
-    process_bytes: int
-    """A worker with a runtime and nothing loaded; on a device its context and libraries there."""
-    weights_factor: float
-    """What loading makes of the weights: copies in the layout the kernels want."""
-    workspace_bytes: int
-    """Scratch memory of the kernels."""
-    growth: float
-    """g: what the runtime's arena takes, over the block."""
-    source: str
-    """Where the figures come from."""
+    process: Figure
+    """Bytes of a worker with a runtime and nothing loaded; on a device its context and libraries there."""
+    loading: Figure
+    """Times the weights: what loading makes of them, copies in the layout the kernels want."""
+    workspace: Figure
+    """Bytes of scratch memory for the kernels."""
+    growth: Figure
+    """g: times the block, what the runtime's arena takes for it."""
 
+
+_CPU_PROCESS = Figure(120 * _MIB, "resident memory of four workers less their weights and batches: 114 to 118 MiB")
+_CPU_LOADING = Figure(2.1, "the same four workers (YOLOv8 n and s, YOLO11n, YOLO26n)")
+_CPU_WORKSPACE = Figure(0, "part of the growth")
+_CUDA_PROCESS = Figure(500 * _MIB, "published: 345 to 574 MB for small networks; by device, not measured here")
+_CUDA_LOADING = Figure(1.2, "assumed; not measured here")
+_CUDA_WORKSPACE = Figure(32 * _MIB, "ONNX Runtime's bound for a convolution without cudnn_conv_use_max_workspace")
 
 PRIORS: Final[Mapping[tuple[str, bool], Prior]] = {
     ("cpu", False): Prior(
-        120 * _MIB, 2.1, 0, 1.0,
-        "resident memory of workers with their own settings: YOLOv8 n and s, YOLO11n, YOLO26n at batch 1 to 8 gave a growth of "
-        "0.86 to 0.94, YOLOv8n in FP16 0.97, in INT8 0.87",
+        _CPU_PROCESS, _CPU_LOADING, _CPU_WORKSPACE,
+        Figure(1.0, "resident memory of workers at batch 1 to 8: 0.86 to 0.94, in FP16 0.97, in INT8 0.87; rounded up"),
     ),
     ("cpu", True): Prior(
-        120 * _MIB, 2.1, 0, 1.9,
-        "the same with a memory pattern, ONNX Runtime's default: YOLOv8n and YOLO11n gave 1.8 and 1.9",
+        _CPU_PROCESS, _CPU_LOADING, _CPU_WORKSPACE,
+        Figure(1.9, "the same with a memory pattern, the runtime's default: 1.8 and 1.9"),
     ),
     ("cuda", False): Prior(
-        500 * _MIB, 1.2, 32 * _MIB, 1.3,
-        "published and derived figures, not measured here: context and libraries 345 to 574 MB, convolution workspace bounded at "
-        "32 MiB, arena over block without pattern 1.3 on the CPU's same allocator",
+        _CUDA_PROCESS, _CUDA_LOADING, _CUDA_WORKSPACE,
+        Figure(1.3, "the arena without a memory pattern, seen on the CPU's same allocator; not measured here on a device"),
     ),
     ("cuda", True): Prior(
-        500 * _MIB, 1.2, 32 * _MIB, 2.6,
-        "published figures, not measured here: memory pattern and doubling arena gave 2.6 (YOLOX-s: 128 MiB an image)",
+        _CUDA_PROCESS, _CUDA_LOADING, _CUDA_WORKSPACE,
+        Figure(2.6, "published: YOLOX-s grows by 128 MiB an image (pattern, doubling arena, exhaustive search)"),
     ),
 }  # fmt: skip
 """By (device, with the runtime's default settings instead of the worker's)."""
