@@ -12,7 +12,7 @@ from yolastic_worker.engine.base import EngineInfo
 from yolastic_worker.engine.simulated import SimulatedEngine, Simulation
 from yolastic_worker.memory.probe import MemoryReading
 from yolastic_worker.postprocess import HeadKind
-from yolastic_worker.types import DeviceLost, OutOfDeviceMemory, WorkerFailure
+from yolastic_worker.types import DeviceLost, OutOfDeviceMemory, TransientFailure, WorkerFailure
 from yolastic_worker.warmup import warm_up
 
 INFO = EngineInfo("Fake", "none", "none", "", "Detect", ("object",), 32, 32, "FP32", HeadKind.END_TO_END)
@@ -107,3 +107,49 @@ def test_a_stop_is_heeded() -> None:
     engine = FakeEngine()
     assert warm_up(engine, 256, None, lambda: True).buckets == (1,)
     assert engine.ran == [1]
+
+
+@pytest.mark.parametrize(
+    ("fixed", "per_image", "ran"),
+    [
+        (100, 10, [1, 1, 1, 2, 2, 4, 4, 8, 8]),
+        (1100, 100, [1, 1, 1, 2, 2, 4, 4, 8, 8]),  # 1,200 for one image, but a plan may be a fifth too high
+        (0, 1000, [1, 1, 1]),  # 500 were measured for one; a second would take 800 more at least
+    ],
+)
+def test_a_plan_spares_what_cannot_fit(fixed: float, per_image: float, ran: list[int]) -> None:
+    """The limit is 1,000 and every batch takes 500: from the second measurement on that counts, and the plan no more."""
+    engine = FakeEngine(peak_bytes=500, planned=Fit(fixed=fixed, per_image=per_image))
+    warmth = warm_up(engine, 8, None)
+    assert engine.ran == ran
+    assert warmth.plan == engine.planned
+
+
+def test_a_model_that_cannot_fit_is_refused_before_it_runs() -> None:
+    engine = FakeEngine(peak_bytes=500, planned=Fit(fixed=3 * 2**30, per_image=2**30))
+    with pytest.raises(WorkerFailure, match="a batch of one image takes 4096Mi, and the limit is 2048Mi") as failure:
+        warm_up(engine, 8, 2 * 2**30)
+    assert failure.value.reason == "DoesNotFit"
+    assert engine.ran == []
+
+
+def test_out_of_memory_alone_tells_both_numbers() -> None:
+    engine = FakeEngine(1, OutOfDeviceMemory("no"), peak_bytes=300, planned=Fit(fixed=800, per_image=300))
+    with pytest.raises(WorkerFailure, match="a batch of one image takes 1100, and the limit is 1000"):
+        warm_up(engine, 8, None)
+
+
+def test_what_passes_is_tried_once_more() -> None:
+    engine = FakeEngine(4, TransientFailure("not now"))
+    with pytest.raises(DeviceLost, match="not ready"):
+        warm_up(engine, 8, None)
+    assert engine.ran[-2:] == [4, 4]
+
+
+def test_answers_that_are_no_numbers() -> None:
+    class Broken(FakeEngine):
+        def run(self, images: Sequence[Any], padded: int = 0) -> Any:
+            return super().run(images, padded) * np.nan
+
+    with pytest.raises(WorkerFailure, match="not finite"):
+        warm_up(Broken(), 8, None)

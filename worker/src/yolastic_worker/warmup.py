@@ -78,7 +78,8 @@ class _WarmUp:
         """
         expected = self._expected_bytes(images)
         if expected is not None and self.limit_bytes is not None and expected > self.limit_bytes:
-            return self._leave_out(images, f"would take {format_bytes(int(expected))}", int(expected))
+            planned = expected if self.memory or self.plan is None else self.plan.at(images)
+            return self._leave_out(images, f"would take {format_bytes(int(planned))}", int(planned))
         try:
             seconds = self._run(images)
         except OutOfDeviceMemory:
@@ -151,13 +152,19 @@ class _WarmUp:
             raise
         except TransientFailure:
             start_s = time.perf_counter()
-            outputs = self._engine.run(images)
+            outputs = self._once_more(images)
         except Exception as error:
             first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             if len(images) == 1:
                 raise WorkerFailure("UnsupportedModel", f"the model does not run: {first}") from error
             raise WorkerFailure("FixedBatch", f"the model fails with a batch of {len(images)} ({first}); {_EXPORT}") from error
         return outputs, time.perf_counter() - start_s
+
+    def _once_more(self, images: list[Pixels]) -> Outputs:
+        try:
+            return self._engine.run(images)
+        except TransientFailure as error:
+            raise DeviceLost("what should have passed did not: the device is not ready") from error
 
 
 def warm_up(engine: Engine, max_batch: int, declared_bytes: int | None, stopped: Callable[[], bool] = lambda: False) -> Warmth:
