@@ -94,7 +94,7 @@ class _WarmUp:
         return True
 
     def _expected_bytes(self, images: int) -> float | None:
-        """What the bucket will take at least: by what was measured as far as that goes, else by the plan, which may be too high."""
+        """What the bucket will take at least: by what was measured, else by the plan, which may be too high."""
         if len(self.memory) > 1:
             fit = fit_line(self.memory)
             return None if fit is None else fit.at(images)
