@@ -151,7 +151,8 @@ def _statuses() -> str:
 def _endings() -> str:
     codes = _table(["exit code", ""], [[str(code), meaning] for code, meaning in statuses.EXIT_CODES.items()])
     reasons = ", ".join(f"`{reason}`" for reason in failure.REASONS)
-    return f"{codes}\nWith the exit codes 2 and 3 the termination message ends with a line `Reason: sentence`; the reasons are {reasons}.\n"
+    told = "With the exit codes 2 and 3 the termination message ends with a line `Reason: sentence`; the reasons are"
+    return f"{codes}\n{told} {reasons}.\n"
 
 
 def _messages(top: type[BaseModel]) -> str:

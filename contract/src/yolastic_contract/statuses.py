@@ -25,7 +25,11 @@ STATUSES: Final = (
     Status(408, "the body did not arrive in time", "both"),
     Status(413, "the body is over the limit, or the image has too many pixels", "both"),
     Status(415, "a format or content type that is not read"),
-    Status(422, "a parameter is out of range or unknown, the form has no image, or the model fails on this very image (`quarantined`)", "both"),
+    Status(
+        422,
+        "a parameter is out of range or unknown, the form has no image, or the model fails on this very image (`quarantined`)",
+        "both",
+    ),
     Status(424, "an image named by URL did not come: not in time, not whole, or not from a server with a good certificate"),
     Status(
         429,
