@@ -12,6 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -146,6 +147,31 @@ def test_no_key_is_in_the_log_the_metrics_or_the_state(guarded: Any, keys: dict[
     assert "cannot be used" in told
     for key in (*keys.values(), "x" * 43):
         assert key not in told
+
+
+def test_a_key_that_floods_does_not_starve_another(
+    start_worker: Callable[..., Any], tmp_path: Path, keys: dict[str, str], jpeg: bytes, until: Callable[..., None]
+) -> None:
+    """Without X-Source the key's name is the source: the queue is shared out by turns, not by who came first."""
+    (tmp_path / "keys").write_text(hash_key("--name", "crowd", key=keys["free"]) + hash_key("--name", "one", key=keys["slow"]))
+    slow = ("--backend", "simulated", "--simulate", "fixed_ms=50,per_image_ms=0", "--max-batch", "1")
+    worker = start_worker(*slow, "--api-keys-file", tmp_path / "keys")
+    crowd: list[float] = []
+
+    def flood() -> None:
+        answer = worker.predict(jpeg, authorization=bearer(keys["free"]), x_request_timeout_ms="30000")
+        assert answer.status == 200
+        crowd.append(time.monotonic())
+
+    with ThreadPoolExecutor(40) as pool:
+        floods = [pool.submit(flood) for _ in range(40)]
+        until(lambda: worker.metric("yolastic_queue_images") >= 25)
+        answer = worker.predict(jpeg, authorization=bearer(keys["slow"]), x_request_timeout_ms="30000")
+        answered_s = time.monotonic()
+        for flooded in floods:
+            flooded.result(30)
+    assert answer.status == 200
+    assert sum(other_s > answered_s for other_s in crowd) >= 15, "it was not sent to the end of the queue"
 
 
 @pytest.mark.parametrize(
