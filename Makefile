@@ -42,7 +42,7 @@ test-gpu: setup ## needs an NVIDIA device
 demo: setup ## the main job on this machine: night, rush hour, night, in under 3 minutes
 	$(PY) -m yolastic_cli demo
 
-bench: setup ## the figures of benchmarks/RESULTS.md, beside five other servers: about 100 minutes; BENCH="--quick" or "--only cpu" for less
+bench: setup ## the figures of benchmarks/RESULTS.md beside five other servers: about 100 minutes (BENCH=--quick: 10)
 	UV=$(UV) $(PY) benchmarks/run.py $(BENCH)
 
 generate: setup ## CRDs, chart parts and reference tables from the contract

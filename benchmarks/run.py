@@ -5,6 +5,7 @@ briefly; both only print. `--only tune` tries every setting of every peer (half 
 """
 
 import argparse
+import os
 import signal
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def yolo11n() -> Path | None:
     """YOLO11n built from its YAML (random weights: they do not matter for time), from the user's cache or made now."""
     path = Path.home() / ".cache/yolastic/models/yolo11n-640.onnx"
     if not path.exists():
-        export = ["uv", "run", "--isolated", "--package", "yolastic-cli", "--extra", "export", "python"]
+        export = [os.environ.get("UV", "uv"), "run", "--isolated", "--package", "yolastic-cli", "--extra", "export", "python"]
         command = [*export, str(ROOT / "tools/build_model.py"), "yolo11n.yaml", str(path)]
         print("building YOLO11n with Ultralytics (the export extra, about 6 GB once) ...", flush=True)
         if subprocess.run(command, check=False).returncode != 0:
