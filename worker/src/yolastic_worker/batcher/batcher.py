@@ -68,6 +68,7 @@ class Batcher:
         self._lanes: dict[ShapeKey, Lane] = {}
         self._places = Places()
         self._impatience = Impatience()
+        self._newest_first = False
 
     def expect(self, source: str, images: int) -> None:
         """Images were accepted and are being decoded: they hold places in the queue from now on."""
@@ -85,12 +86,12 @@ class Batcher:
             lane = self._lanes[image.key] = Lane()
         lane.add(image)
         self._places.come(image.source)
-        self._places.queue(image.source)
+        self._places.queue(image)
 
     def leave(self, image: Image, now_s: float) -> bool:
-        """The client of an image has gone. True: it waited here, and is out; the caller finishes it."""
+        """The client of an image has gone before its answer. True: it waited here, and is out; the caller finishes it."""
         image.cancelled = True
-        if image.silent and image.outcome is None:
+        if image.silent:
             self._impatience.hung_up(now_s)
         if not self._remove(image):
             return False
@@ -128,12 +129,13 @@ class Batcher:
         return self._places.held
 
     def ahead_of(self, source: str, images: int) -> int:
-        """Images that go before the last of so many newcomers of `source`."""
-        return self._places.ahead_of(source, images)
+        """Images that go before the last of so many newcomers of `source` whose patience is known."""
+        return self._places.ahead_of(source, images, newest_first=self._newest_first)
 
-    def newest_first(self, now_s: float) -> bool:
-        """Silent clients hang up while they wait."""
-        return self._impatience.overloaded(now_s)
+    @property
+    def newest_first(self) -> bool:
+        """Silent clients were hanging up when the last batch was formed."""
+        return self._newest_first
 
     def oldest_age_s(self, now_s: float) -> float:
         """How long the oldest image has waited; 0 when none does."""
@@ -145,7 +147,7 @@ class Batcher:
         images = [image for lane in self._lanes.values() for image in lane.waiting()]
         self._lanes.clear()
         for image in images:
-            self._places.leave(image.source)
+            self._places.leave(image)
         return tuple(sorted(images, key=lambda image: image.deadline_s))
 
     def turn(self, now_s: float, limit: int, seconds_of: SecondsOf) -> Turn:
@@ -154,6 +156,7 @@ class Batcher:
         Of the keys that may go now, the one with the oldest deadline goes. `seconds_of` is the speed at these sizes.
         """
         limit = max(1, limit)
+        self._newest_first = self._impatience.overloaded(now_s)
         dropped = self._drop_dead(now_s, limit, seconds_of)
         while self._lanes:
             ready: list[Lane] = []
@@ -167,7 +170,7 @@ class Batcher:
             if not ready:
                 return Turn(dropped=tuple(dropped), wait_until_s=min(wake_s))
             lane = min(ready, key=Lane.earliest_deadline_s)
-            batch = self._take(lane, limit, now_s, seconds_of, dropped=dropped)
+            batch = self._take(lane, limit, seconds_of, dropped)
             self._forget_empty_lanes()
             if batch:
                 self._impatience.ran(now_s, len(batch))
@@ -178,7 +181,7 @@ class Batcher:
         lane = self._lanes.get(image.key)
         if lane is None or not lane.remove(image):
             return False
-        self._places.leave(image.source)
+        self._places.leave(image)
         self._forget_empty_lanes()
         return True
 
@@ -194,7 +197,7 @@ class Batcher:
             dead += lane.pop_expired(now_s + batch_s, len(lane) - limit)
             for image in dead:
                 image.outcome = Outcome.CANCELLED if image.cancelled else Outcome.EXPIRED
-                self._places.leave(image.source)
+                self._places.leave(image)
             dropped += dead
         self._forget_empty_lanes()
         return dropped
@@ -222,14 +225,14 @@ class Batcher:
             start_s = min(start_s, oldest.arrived_s + rules.objective_s - batch_s)
         return start_s
 
-    def _take(self, lane: Lane, limit: int, now_s: float, seconds_of: SecondsOf, *, dropped: list[Image]) -> list[Image]:
+    def _take(self, lane: Lane, limit: int, seconds_of: SecondsOf, dropped: list[Image]) -> list[Image]:
         """Images of the next batch; cancelled ones met on the way go to `dropped`."""
-        newest_first = len(lane) > limit and self._impatience.overloaded(now_s)
+        newest_first = self._newest_first and len(lane) > limit
         wanted = self._size(min(len(lane), limit), limit, seconds_of)
         batch: list[Image] = []
         while len(batch) < wanted and lane:
             image = lane.pop(newest_first=newest_first)
-            self._places.leave(image.source)
+            self._places.leave(image)
             if image.cancelled:
                 image.outcome = Outcome.CANCELLED
                 dropped.append(image)

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from yolastic_worker.types import Image
+
 
 class Places:
     """Images of each source between their admission and their batch: still being decoded (expected), or queued."""
@@ -11,6 +13,7 @@ class Places:
         self._queued: dict[str, int] = {}
         self.expected = 0
         self.queued = 0
+        self._silent = 0
 
     @property
     def held(self) -> int:
@@ -28,27 +31,34 @@ class Places:
             self.expected -= 1
             _less(self._expected, source)
 
-    def queue(self, source: str) -> None:
+    def queue(self, image: Image) -> None:
         """An image is queued."""
-        self._queued[source] = self._queued.get(source, 0) + 1
+        self._queued[image.source] = self._queued.get(image.source, 0) + 1
         self.queued += 1
+        self._silent += image.silent
 
-    def leave(self, source: str) -> None:
+    def leave(self, image: Image) -> None:
         """A queued image leaves."""
         self.queued -= 1
-        _less(self._queued, source)
+        self._silent -= image.silent
+        _less(self._queued, image.source)
 
     def held_by(self, source: str) -> int:
         """Places of one source."""
         return self._expected.get(source, 0) + self._queued.get(source, 0)
 
-    def ahead_of(self, source: str, images: int) -> int:
-        """Images that go before the last of so many newcomers of a source when sources take turns: never more than are held.
+    def ahead_of(self, source: str, images: int, *, newest_first: bool) -> int:
+        """Images that go before the last of so many newcomers whose patience is known: never more than are held.
 
-        Of each other source as many as the newcomer's own will have. O(sources).
+        Of each other source as many as the newcomer's own will have, since sources take turns; `newest_first`: of silent clients
+        as many as of the others, for the same reason. O(sources).
         """
         own = self.held_by(source)
-        return own + sum(min(held, own + images) for other, held in self._others(source))
+        ahead = own + sum(min(held, own + images) for other, held in self._others(source))
+        if newest_first:
+            told = self.held - self._silent
+            ahead = min(ahead, told + min(self._silent, told + images))
+        return ahead
 
     def gives_up(self, source: str, images: int, *, own: bool) -> str | None:
         """The source that gives up so many places to newcomers of `source`; None when nobody should.
