@@ -18,6 +18,8 @@ from pathlib import Path
 import uvloop
 
 _UNANSWERED_S, _RECONNECT_S = 10.0, 0.05
+_TIMER_S = 0.002
+"""Timers of uvloop may be a millisecond early."""
 _LENGTH = re.compile(rb"content-length: *(\d+)")
 
 
@@ -149,7 +151,7 @@ class Load:
         """One request: the connection it leaves behind, and its status; 0: hung up or lost."""
         timeout_s = meant_s + self.patience_s - time.monotonic() if self.patience_s else None
         if not self.patience_s and not self.open:
-            timeout_s = self.end_s - time.monotonic()
+            timeout_s = self.end_s + _TIMER_S - time.monotonic()
         elif not self.patience_s:
             timeout_s = self.end_s + _UNANSWERED_S - time.monotonic()
         try:
