@@ -63,7 +63,7 @@ class CeilingGrant(Message):
     """Why, for the worker's metrics: the bounds the ceiling is the smallest of."""
 
     budget_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Memory limit less headroom, for the worker's metrics."""
+    """Memory limit less headroom. A smaller one than before gives memory back to the device before the next batch."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "CeilingGrant":
@@ -82,6 +82,8 @@ class CeilingState(Message):
     burst: bool
     granted: bool
     """An operator has granted these; else they are the worker's own start values."""
+    budget_bytes: int | None = None
+    """The memory budget that came with the grant."""
 
 
 class LoadState(Message):

@@ -170,9 +170,15 @@ def decision(base: int = 8, ceiling: int = 32) -> CeilingDecision:
 
 
 def with_ceiling(
-    base: int, ceiling: int, *, granted: bool = True, buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
+    base: int,
+    ceiling: int,
+    *,
+    granted: bool = True,
+    buckets: tuple[int, ...] = (1, 2, 4, 8, 16, 32),
+    budget_bytes: int | None = None,
 ) -> WorkerState:
-    tiers = STATE.ceiling.model_copy(update={"base": base, "ceiling": ceiling, "granted": granted})
+    now = {"base": base, "ceiling": ceiling, "granted": granted, "budget_bytes": budget_bytes}
+    tiers = STATE.ceiling.model_copy(update=now)
     return state(ceiling=tiers, buckets=list(buckets))
 
 
@@ -181,6 +187,7 @@ GRANTS: dict[str, tuple[WorkerView, list[tuple[int, int]]]] = {
     "its own start values": (view("w", Fresh(with_ceiling(8, 32, granted=False))), [(8, 32)]),
     "too high": (view("w", Fresh(with_ceiling(16, 64))), [(8, 32)]),
     "other base": (view("w", Fresh(with_ceiling(4, 32))), [(8, 32)]),
+    "another budget": (view("w", Fresh(with_ceiling(8, 32, budget_bytes=1 << 30))), [(8, 32)]),
     "warmed up to less": (view("w", Fresh(with_ceiling(8, 32, buckets=(1, 2, 4)))), [(4, 4)]),
     "has what it can": (view("w", Fresh(with_ceiling(4, 4, buckets=(1, 2, 4)))), []),
     "another revision": (view("w", Fresh(with_ceiling(1, 1)), revision="b"), []),

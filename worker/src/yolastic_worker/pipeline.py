@@ -313,12 +313,16 @@ class Pipeline:
             self._grant = grant
             self._set_tiers()
             self._changed.notify()
-            return self._tiers.state()
+            return self._tiers_state()
 
     def ceiling(self) -> tuple[CeilingState, CeilingGrant | None, int]:
         """(tiers, the last grant, the worker's own bound)."""
         with self._changed:
-            return self._tiers.state(), self._grant, self._cap.limit
+            return self._tiers_state(), self._grant, self._cap.limit
+
+    def _tiers_state(self) -> CeilingState:
+        budget_bytes = None if self._grant is None else self._grant.budget_bytes
+        return self._tiers.state().model_copy(update={"budget_bytes": budget_bytes})
 
     def memory_in_use(self) -> tuple[int | None, int | None]:
         """Bytes (at the last look, the most ever seen); None where the device does not tell."""

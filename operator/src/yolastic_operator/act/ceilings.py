@@ -40,4 +40,6 @@ def _granted(observation: Observation) -> Iterator[tuple[WorkerView, WorkerState
 
 
 def _works_with(state: WorkerState, grant: CeilingGrant) -> bool:
-    return state.ceiling.granted and (state.ceiling.base, state.ceiling.ceiling) == (grant.base, grant.ceiling)
+    """A changed budget is told too: the worker gives memory back for a smaller one."""
+    now = state.ceiling
+    return now.granted and (now.base, now.ceiling, now.budget_bytes) == (grant.base, grant.ceiling, grant.budget_bytes)

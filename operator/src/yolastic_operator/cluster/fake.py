@@ -113,7 +113,14 @@ class FakeCluster:
         """Take the tiers over at once."""
         fake = await self._reach("grant", worker)
         self.calls.append(("grant", (worker.name, grant.base, grant.ceiling)))
-        fake.ceiling = CeilingState(base=grant.base, ceiling=grant.ceiling, effective=grant.base, burst=False, granted=True)
+        fake.ceiling = CeilingState(
+            base=grant.base,
+            ceiling=grant.ceiling,
+            effective=grant.base,
+            burst=False,
+            granted=True,
+            budget_bytes=grant.budget_bytes,
+        )
 
     async def drain(self, ref: Ref, worker: Worker) -> None:
         """Begin to drain."""
