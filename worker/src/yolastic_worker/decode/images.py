@@ -4,7 +4,8 @@ import cv2
 import numpy as np
 
 from yolastic_worker.decode.header import ImageRefused, read_header
-from yolastic_worker.limits import DEFAULT_LIMITS, Limits
+from yolastic_worker.decode.png import PngRefused, tidy
+from yolastic_worker.limits import DEFAULT_LIMITS, ImageFormat, Limits
 from yolastic_worker.types import Pixels
 
 cv2.setNumThreads(1)  # images are decoded in a pool of threads; threads inside one image would only get in their way
@@ -20,6 +21,11 @@ def decode(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Pixels:
         ImageRefused: as `read_header`; also 400 when the data are broken or of a variant that is not supported.
     """
     header = read_header(body, limits)
+    if header.format is ImageFormat.PNG:
+        try:
+            body = tidy(body)
+        except PngRefused as error:
+            raise ImageRefused(400, "broken_image", f"the PNG image {error}") from error
     try:
         pixels = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_COLOR_RGB)
     except (cv2.error, MemoryError):
