@@ -170,6 +170,8 @@ class Connection(HttpToolsProtocol):
             raise ValueError("too many requests at once on one connection")
         self._awaiting_s = None
         self.scope["watch"] = self._watch  # type: ignore[typeddict-unknown-key]
+        # When the loop found its bytes: on a busy one well before its handler runs, and the client's patience runs already.
+        self.scope["arrived_s"] = self.loop.time()  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
         if self.closing and self.cycle is not None:
             self.cycle.keep_alive = False

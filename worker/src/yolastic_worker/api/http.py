@@ -93,7 +93,7 @@ class Request:
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits = DEFAULT_LIMITS) -> None:
         self.scope, self._receive, self._limits = scope, receive, limits
-        self.arrived_s = time.monotonic()
+        self.arrived_s: float = scope.get("arrived_s") or time.monotonic()
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])

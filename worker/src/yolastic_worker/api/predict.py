@@ -137,7 +137,7 @@ class Predict:
         watch(lambda: self._leave(pending))
         try:
             await pending.done
-        except Refusal:  # expired: an answer that would have come later than this
+        except (Refusal, ClientGone):  # expired, or not waited for any longer: an answer that would have come later than this
             self._learn(pending, accepted)
             raise
         finally:
@@ -264,14 +264,18 @@ def _refusal_of(error: Exception | None, index: int, count: int, outcome: Outcom
     which = f"image {index + 1}: " if count > 1 else ""
     if isinstance(error, ImageRefused):
         return Refusal(error.status, error.code, which + error.message)
-    if isinstance(error, Quarantined):
-        return Refusal(422, "quarantined", which + "the model fails on this image; for some minutes it is refused at once")
-    if isinstance(error, Displaced):
-        return Refusal(429, "displaced", which + "a newer image took its place in the full queue", _FAILED_RETRY_S)
-    if isinstance(error, OutOfDeviceMemory):
-        return Refusal(507, "out_of_memory", which + "the device has no memory for this image")
-    if isinstance(error, DeviceLost):
-        return Refusal(503, "unavailable", "this worker cannot serve any more", _FAILED_RETRY_S)
+    for kind, status, code, words, retry_after_s in _FATES:
+        if isinstance(error, kind):
+            return Refusal(status, code, which + words, retry_after_s)
     if outcome is Outcome.EXPIRED:
-        return Refusal(504, "deadline_passed", "the deadline passed before the image ran")
+        return Refusal(504, "deadline_passed", "its deadline passed, or would have before the answer: it did not run")
     return Refusal(503, "failed", "the batch with this image failed", _FAILED_RETRY_S)
+
+
+_FATES: Final[tuple[tuple[type[Exception], int, str, str, int | None], ...]] = (
+    (Quarantined, 422, "quarantined", "the model fails on this image; for some minutes it is refused at once", None),
+    (Displaced, 429, "displaced", "a newer image took its place in the full queue", _FAILED_RETRY_S),
+    (OutOfDeviceMemory, 507, "out_of_memory", "the device has no memory for this image", None),
+    (DeviceLost, 503, "unavailable", "this worker cannot serve any more", _FAILED_RETRY_S),
+)
+"""What may become of an accepted image: status, code, words, Retry-After in seconds."""
