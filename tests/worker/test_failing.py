@@ -18,6 +18,7 @@ from yolastic_worker.admission import Accepted
 from yolastic_worker.batcher import BatchRules
 from yolastic_worker.engine.agreement import observe
 from yolastic_worker.engine.base import EngineInfo
+from yolastic_worker.health import stalled
 from yolastic_worker.memory.probe import MemoryReading
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
@@ -366,6 +367,29 @@ def test_a_wrong_answer_is_fatal(bench: Make) -> None:
     made.thread.join(WAIT_S)
     assert "wrong answers" in str(made.pipeline.lost)
     assert {image.outcome for image in made.together(1)} == {Outcome.FAILED}
+
+
+def test_a_canary_that_hangs_is_no_progress(bench: Make) -> None:
+    made = bench()
+    hangs, goes_on = threading.Event(), threading.Event()
+    original = made.engine.run
+
+    def run(pixels: Sequence[Any], padded: int = 0) -> Any:
+        hangs.set()
+        assert goes_on.wait(WAIT_S)
+        return original(pixels, padded)
+
+    made.engine.run = run  # type: ignore[method-assign]
+    made.start()
+    made.later(CANARY_EVERY_S)
+    assert hangs.wait(WAIT_S)
+    made.clock.now_s += 9
+    assert stalled(made.pipeline.progress(), 0, made.clock()) is None
+    made.clock.now_s += 2
+    assert stalled(made.pipeline.progress(), 0, made.clock()) is not None
+    goes_on.set()
+    until(lambda: made.pipeline.progress().running == 0)
+    assert stalled(made.pipeline.progress(), 0, made.clock()) is None
 
 
 def test_numbers_that_are_none_are_no_answer_and_the_canary_is_asked_at_once(bench: Make) -> None:

@@ -186,8 +186,8 @@ class ControlThread:
     def _run(self) -> None:
         while not self._stopping:
             try:
-                with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    runner.run(self._serve(self._listener.dup()))
+                with self._listener.dup() as door, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(self._serve(door))
             except Exception:  # without this port a healthy worker would be killed
                 logger.exception("the control port failed; it is opened again")
                 time.sleep(_REOPEN_S)
