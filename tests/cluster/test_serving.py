@@ -6,7 +6,7 @@ import pytest
 from cluster_kit.cluster import Cluster, CommandError, Object, await_that
 from cluster_kit.services import ModelServer
 from cluster_kit.traffic import Client
-from cluster_kit.yolastic import API_VERSION, SHAPES, SYSTEM, Inference, digest, labelled, served
+from cluster_kit.yolastic import API_VERSION, IMAGE, SHAPES, SYSTEM, Inference, digest, labelled, served
 
 AUTOSCALED = {"minReplicas": 1, "maxReplicas": 2}
 
@@ -85,6 +85,31 @@ def test_what_is_wrong_is_said_and_others_are_not_affected(
 
     good.await_condition("Ready", "True")
     assert_right(served(client, good))
+
+
+def test_api_keys_open_the_door_and_a_missing_secret_is_named(
+    cluster: Cluster, namespace: str, models: ModelServer, client: Client
+) -> None:
+    key = "yk_" + "0123456789abcdef" * 2
+    line = f"camera-1:{digest(key.encode())}:1000\n"
+    secret: Object = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "clients", "namespace": namespace}}
+    cluster.apply({**secret, "stringData": {"keys": line, "other": "not for the workers"}})
+    model = models.http_uri("shapes.onnx"), digest(SHAPES)
+    guarded = Inference(cluster, namespace, "guarded").apply(*model, apiKeysSecretName="clients")
+    without = Inference(cluster, namespace, "without").apply(*model, apiKeysSecretName="not-there")
+
+    guarded.await_condition("Ready", "True")
+    allowed = {"Content-Type": "image/jpeg", "Authorization": f"Bearer {key}"}
+    predict = f"{guarded.url}/predict"
+    await_that(lambda: client.request(predict, IMAGE, headers=allowed)[0] == 200, 15, "the key opens the door")
+    assert client.predict(guarded.url, IMAGE)[0] == 401
+    assert client.request(predict, IMAGE, headers=allowed | {"Authorization": f"Bearer {key[:-1]}0"})[0] == 401
+    (pod,) = guarded.pods()
+    seen = cluster.exec(namespace, pod["metadata"]["name"], "ls", "/etc/yolastic/api-keys")
+    assert seen.split() == ["keys"], "nothing else of the Secret is there"
+
+    assert "Secret not-there" in without.await_condition("Ready", "False", "SecretNotFound")
+    assert without.condition("ModelLoaded")[0] == "Unknown"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Two seams stand for the world: a resolver that says what a name server would, an
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import ssl
 import threading
@@ -15,6 +16,8 @@ from typing import Any, TypeVar
 
 import pytest
 import uvloop
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from yolastic_worker.api.http import ClientGone, Refusal
 from yolastic_worker.api.remote import MAX_URLS, Remote, RemoteLimits, Url
@@ -391,6 +394,45 @@ def test_an_answer_that_is_not_a_whole_plain_image(case: str) -> None:
     refusal = refusal_of(fetch(answers(answer)))
     assert (refusal.status, refusal.code) == (424, "url_failed")
     assert told in refusal.message
+
+
+def read(parts: Sequence[bytes]) -> bytes:
+    """What the reader makes of an answer that comes in these parts."""
+
+    async def main() -> bytes:
+        remote, reader = Remote(None, RemoteLimits(1 << 20, 5.0)), asyncio.StreamReader(limit=1 << 16)
+        task = asyncio.create_task(remote._read(reader, lambda size: None))
+        for part in parts:
+            reader.feed_data(part)
+            await asyncio.sleep(0)
+        reader.feed_eof()
+        return await task
+
+    return run(main())
+
+
+PIECES = st.sampled_from([
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 301 No\r\n", b"HTTP/9.9 200 OK\r\n",
+    b"Content-Length: 3\r\n",
+    b"Content-Length: 0\r\n", b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: br\r\n", b"X: y\r\n", b"\r\n", b"\n", b"\r",
+    b"abc", b"3\r\nabc\r\n", b"0\r\n\r\n", b"0\r\n", b"ffffffffffffffff\r\n", b"\x00", b" ", b":",
+])  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.one_of(PIECES, st.binary(max_size=20)), max_size=12))
+def test_any_answer_is_an_image_or_a_refusal(parts: list[bytes]) -> None:
+    with contextlib.suppress(Refusal):
+        read(parts)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(1, 400), max_size=20), st.integers(1, 50), st.booleans())
+def test_how_an_answer_is_cut_into_packets_does_not_matter(cuts: list[int], chunk: int, in_chunks: bool) -> None:
+    image = bytes(range(256))
+    whole = CHUNKED + chunked(image, chunk) if in_chunks else OK + b"Content-Length: 256\r\n\r\n" + image
+    places = sorted({0, *cuts, len(whole)})
+    assert read([whole[start:end] for start, end in itertools.pairwise(places)]) == image
 
 
 @pytest.mark.parametrize(

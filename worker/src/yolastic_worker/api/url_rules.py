@@ -77,7 +77,8 @@ def parse_hosts(text: str) -> UrlHosts:
     Raises:
         ValueError: an entry is none of these; the message names it.
     """
-    exact, below = set(), set()
+    exact: set[tuple[str, int]] = set()
+    below: set[tuple[str, int]] = set()
     for entry in text.split(","):
         name, colon, digits = entry.strip().lower().partition(":")
         host = name.removeprefix("*.")
