@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help setup check test test-cluster test-gpu demo bench generate clean
+.PHONY: help setup check test test-cluster test-gpu bench-gpu demo bench generate clean
 
 # uv: the one on PATH, else one of our own from pip.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
@@ -36,8 +36,22 @@ test: setup ## all that needs no cluster
 test-cluster: setup ## a real one-node Kubernetes, or the one in KUBECONFIG
 	tests/cluster/run.sh
 
-test-gpu: setup ## needs an NVIDIA device
-	$(PY) -m pytest -m gpu
+# Where there is a device: an environment with its runtime (1.5 GB, once), or GPU_PY=… with onnxruntime-gpu, onnx, pytest and
+# pytest-timeout, and then nothing is downloaded. Without a device the tests skip.
+GPU_PY := $(if $(wildcard /dev/nvidiactl),.venv-gpu/bin/python,$(PY))
+GPU_SETUP = $(if $(filter .venv-gpu/%,$(GPU_PY)),.venv-gpu/.stamp,$(if $(filter $(PY),$(GPU_PY)),setup))
+GPU_PATH := PYTHONPATH=contract/src:worker/src
+
+.venv-gpu/.stamp: uv.lock contract/pyproject.toml worker/pyproject.toml | $(filter .uv/bin/uv,$(UV))
+	@UV_PROJECT_ENVIRONMENT=.venv-gpu $(UV) sync --quiet --locked --no-dev --package yolastic-worker --extra cuda
+	@$(UV) pip install --quiet --python .venv-gpu/bin/python pytest pytest-timeout
+	@touch $@
+
+test-gpu: $(GPU_SETUP) ## needs an NVIDIA device
+	$(GPU_PATH) $(GPU_PY) -m pytest -m gpu tests/gpu
+
+bench-gpu: $(GPU_SETUP) ## the figures of benchmarks/RESULTS-gpu.md; needs an NVIDIA device and models (benchmarks/gpu.py --prepare)
+	$(GPU_PATH) $(GPU_PY) benchmarks/gpu.py $(BENCH)
 
 demo: setup ## the main job on this machine: night, rush hour, night, in under 3 minutes
 	$(PY) -m yolastic_cli demo
@@ -49,4 +63,4 @@ generate: setup ## CRDs, chart parts and reference tables from the contract
 	$(PY) tools/generate.py
 
 clean: ## remove what the targets made here
-	rm -rf .venv .uv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-gpu .uv runs .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,15 +1,19 @@
 """The ONNX Runtime engine on an NVIDIA device: the same answers as on the CPU, and memory as the driver sees it."""
 
+import logging
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from yolastic_worker.decode import decode, letterbox
+from yolastic_worker.engine.agreement import observe, probe_images
+from yolastic_worker.engine.feeds import BoundRunner, PixelsFeed
 from yolastic_worker.engine.onnxruntime import OnnxOptions, OnnxRuntimeEngine
 from yolastic_worker.postprocess import detect
-from yolastic_worker.types import Thresholds, WorkerFailure
+from yolastic_worker.types import OutOfDeviceMemory, Thresholds, WorkerFailure
 from yolastic_worker.warmup import warm_up
 
 pytestmark = pytest.mark.gpu
@@ -17,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "examples/models/shapes.onnx"
 
 
-def _engine(device: str) -> OnnxRuntimeEngine:
-    return OnnxRuntimeEngine(OnnxOptions(model=MODEL, device=device, max_batch=16))
+def _engine(device: str, **options: Any) -> OnnxRuntimeEngine:
+    return OnnxRuntimeEngine(OnnxOptions(model=MODEL, device=device, max_batch=16, **options))
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +64,68 @@ def test_an_image_more_is_cheaper_than_an_image_alone(cuda: OnnxRuntimeEngine) -
     """What batching is for: ratios in one run, not seconds."""
     speed = dict(warm_up(cuda, 16, None).speed)
     assert speed[16] < 16 * speed[1]
+
+
+def test_the_fit_is_what_the_driver_says(cuda: OnnxRuntimeEngine) -> None:
+    """Within 5 % at every batch size."""
+    warmth = warm_up(cuda, 16, None)
+    assert warmth.memory is not None
+    assert warmth.memory.residual <= 0.05 * warmth.memory.at(1)
+
+
+def test_the_device_s_ways_are_taken(cuda: OnnxRuntimeEngine) -> None:
+    assert isinstance(cuda._feed, PixelsFeed)
+    assert isinstance(cuda._runner, BoundRunner)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"pixel_input": False, "bound": False},
+        {"pixel_input": False, "bound": True},
+        {"pixel_input": True, "bound": False},
+        {"fixed_up_to": 4},
+    ],
+    ids="+".join,
+)
+def test_every_way_answers_the_same(cuda: OnnxRuntimeEngine, options: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """Also again and again, as a CUDA graph replays, and after another batch size ran in between."""
+    with caplog.at_level(logging.WARNING):
+        engine = _engine("cuda", **options)
+    assert caplog.messages == []
+    assert sorted(engine._fixed) == ([1, 2, 4] if "fixed_up_to" in options else [])
+    head, images = cuda.info.head, probe_images(cuda.info.height, cuda.info.width)
+    canaries = [observe(image, cuda.run([image])[0], head) for image in images]
+    for count in (1, 2, 4, 3, 1, 8, 2, 1, 4, 4):
+        asked = [canaries[index % len(canaries)] for index in range(count)]
+        outputs = engine.run([canary.pixels for canary in asked])
+        assert [canary.differs(output, head) for canary, output in zip(asked, outputs, strict=True)] == [None] * count
+
+
+def test_out_of_memory_is_survived(cuda: OnnxRuntimeEngine) -> None:
+    """An arena with room for a few images: the large batch fails as such, and what runs after it is right."""
+    engine = _engine("cuda", memory_limit_bytes=64 * 2**20)
+    image = probe_images(cuda.info.height, cuda.info.width)[0]
+    canary = observe(image, cuda.run([image])[0], cuda.info.head)
+    for _ in range(3):
+        with pytest.raises(OutOfDeviceMemory):
+            engine.run([image] * 16)
+        assert canary.differs(engine.run([image])[0], cuda.info.head) is None
+
+
+def test_shrinking_gives_memory_back() -> None:
+    try:
+        engine = _engine("cuda")
+    except WorkerFailure as failure:
+        pytest.skip(f"{failure.reason}: {failure}")
+    image = probe_images(engine.info.height, engine.info.width)[0]
+    engine.run([image])
+    before = engine.memory().peak_bytes
+    engine.run([image] * 16)
+    full = engine.memory().peak_bytes
+    engine.shrink()
+    after = engine.memory().peak_bytes
+    assert before is not None
+    assert full is not None
+    assert after is not None
+    assert full - after > 0.5 * (full - before) > 0
