@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from yolastic_worker.api.url_rules import UrlHosts
 from yolastic_worker.settings import (
     FetchSettings,
+    HashKeySettings,
     ServeSettings,
     available_cores,
     parse_arguments,
@@ -60,6 +62,23 @@ def test_bad_command_lines_are_one_sentence(arguments: list[str]) -> None:
         parse_arguments(arguments)
     assert failure.value.reason == "BadConfiguration"
     assert "\n" not in str(failure.value)
+
+
+def test_keys_and_url_hosts_are_off_until_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _serve("--model", "a")
+    assert (settings.api_keys_file, settings.url_hosts, settings.url_timeout_s) == (None, None, 10.0)
+    monkeypatch.setenv("YOLASTIC_WORKER_URL_HOSTS", "a.example.org,*.b.example.org:444")
+    assert _serve("--model", "a", "--api-keys-file", "/k").url_hosts == UrlHosts(
+        frozenset({("a.example.org", 443)}), frozenset({("b.example.org", 444)})
+    )
+    with pytest.raises(WorkerFailure, match="'localhost' is not a host such as"):
+        _serve("--model", "a", "--url-hosts", "localhost")
+
+
+def test_hash_key() -> None:
+    assert parse_arguments(["hash-key", "--name", "camera-1", "--rate-per-s", "5", "--stdin"]) == HashKeySettings(
+        "camera-1", "5", "", from_stdin=True
+    )
 
 
 def test_size_is_width_by_height() -> None:
