@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from yolastic_contract.state import CeilingGrant, Fit
 from yolastic_worker.admission import Accepted
@@ -291,7 +293,17 @@ def test_what_passes_is_tried_once_more(bench: Make) -> None:
     images = made.together(1, 2, 3)
     assert {image.outcome for image in images} == {Outcome.FAILED}
     assert len(made.pipeline.quarantine) == 0
+    until(lambda: made.engine.sizes[-1] == 1)
     assert right(made.together(4))
+
+
+def test_what_never_passes_ends_the_worker(bench: Make) -> None:
+    made = bench(always=TransientFailure("timed out"))
+    images = made.together(1, 2, 3)
+    assert {image.outcome for image in images} == {Outcome.FAILED}
+    assert made.thread is not None
+    made.thread.join(WAIT_S)
+    assert "does not answer any more" in str(made.pipeline.lost), "the canary was asked at once, and got no answer either"
 
 
 def test_a_runtimes_own_words_are_understood(bench: Make) -> None:
@@ -459,6 +471,43 @@ def test_a_lowered_ceiling_counts_from_the_next_batch(bench: Make) -> None:
     made.start()
     made.wait(images)
     assert made.engine.sizes == [2, 2, 2, 2]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    script=st.lists(
+        st.sampled_from([None, None, OutOfDeviceMemory("no"), TransientFailure("busy"), RuntimeError("odd"), DeviceLost("gone")]),
+        max_size=24,
+    ),
+    groups=st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=8), min_size=1, max_size=4),
+)
+def test_whatever_fails_everybody_is_answered_once_and_the_counters_add_up(
+    script: list[Exception | None], groups: list[list[int]]
+) -> None:
+    made = Bench(MoodyEngine())
+    original, left = made.engine.run, list(script)
+
+    def run(pixels: Sequence[Any], padded: int = 0) -> Any:
+        error = left.pop(0) if left else None
+        if error is not None:
+            raise error
+        return original(pixels, padded)
+
+    made.engine.run = run  # type: ignore[method-assign]
+    images = [image for group in groups for image in made.send(*group)]
+    finished: list[int] = []
+    for image in images:
+        image.finish = lambda image: finished.append(id(image))
+    made.start()
+    made.wait(images)
+    made.stop()
+    assert sorted(finished) == sorted(map(id, images))
+    assert made.delivered.empty()
+    assert right([image for image in images if image.outcome is Outcome.OK])
+    counted = {outcome: made.metrics.images[outcome]._value.get() for outcome in Outcome}
+    assert sum(counted.values()) == len(images)
+    assert counted[Outcome.OK] == made.metrics.batch_size._sum.get()
+    assert (made.pipeline.inflight, made.pipeline.slots.free) == (0, 64 + 16)
 
 
 # --- loops survive whatever is called from them

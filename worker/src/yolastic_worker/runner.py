@@ -135,7 +135,10 @@ class Runner:
             else:
                 self._note(rescue, present, run.error, errors)
         proven = rescue.needs_proof and self._house.ask_canary()
-        for index, verdict in rescue.verdicts(proven=proven).items():
+        verdicts = rescue.verdicts(proven=proven)
+        if Verdict.FAILED in verdicts.values() and not proven:
+            self._desk.doubt()
+        for index, verdict in verdicts.items():
             if verdict is not Verdict.ANSWERED and batch[index].outcome is None:
                 self.fail((batch[index],), self._blame(batch[index]) if verdict is Verdict.CULPRIT else errors[index])
 
