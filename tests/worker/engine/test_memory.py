@@ -24,10 +24,11 @@ SHRINK = """
 before = resident_bytes()
 engine.run([image] * 32)
 full = resident_bytes()
+engine.memory()
 engine.shrink()
-after = resident_bytes()
+after, told = resident_bytes(), engine.memory().peak_bytes
 again = engine.run([image])
-print(json.dumps({"before": before, "full": full, "after": after, "same": bool(np.array_equal(first, again))}))
+print(json.dumps({"before": before, "full": full, "after": after, "told": told, "same": bool(np.array_equal(first, again))}))
 """
 OUT_OF_MEMORY = """
 now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -58,6 +59,7 @@ def test_shrinking_gives_back_what_a_large_batch_took(way: dict[str, bool]) -> N
     before, full, after = (int(str(seen[name])) for name in ("before", "full", "after"))
     assert full - before > 60 * 2**20
     assert full - after > 0.85 * (full - before)
+    assert abs(int(str(seen["told"])) - after) < 16 * 2**20, "the engine tells what is left, not what was"
     assert seen["same"]
 
 

@@ -72,5 +72,5 @@ class Engine(Protocol):
         ...
 
     def shrink(self) -> None:
-        """Give memory that only larger batches need back to the device."""
+        """Give memory that only larger batches need back to the device; `memory` then tells what is left."""
         ...

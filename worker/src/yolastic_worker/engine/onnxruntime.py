@@ -271,6 +271,7 @@ class OnnxRuntimeEngine:
         except Exception as error:
             raise classify(error) or error from error
         trim_heap()
+        self.memory()  # the peak begins anew: what was given back is no longer told
 
 
 def _first_line(error: Exception) -> str:
