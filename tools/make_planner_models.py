@@ -24,7 +24,7 @@ OPSET = 17
 
 EXPORTS = {
     "yolov8n": 640, "yolov8s": 640, "yolov8m": 640, "yolo11n": 640, "yolo26n": 640,
-    "yolo11n-seg": 640, "yolo26n-seg": 640, "yolo11n-pose": 640, "yolo11n-obb": 640, "yolo11n-cls": 224, "yolov8n-cls": 224,
+    "yolo11n-seg": 640, "yolo26n-seg": 640, "yolo11n-pose": 640, "yolo11n-obb": 640, "yolo11n-cls": 224,
 }  # fmt: skip
 """Architecture: input side, pixels."""
 CONVERTED: dict[str, tuple[str, str]] = {
