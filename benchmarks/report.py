@@ -2,10 +2,12 @@
 
 import datetime
 import json
+import math
 import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks.client import ROOT, client_words
 from benchmarks.common import Row, machine
@@ -72,6 +74,15 @@ def write_settings() -> None:
     (ROOT / "benchmarks/SETTINGS.md").write_text("\n".join(lines))
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: None instead."""
+    if isinstance(value, dict):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def keep(rows: Sequence[Row], comparison: Comparison | None) -> Path:
     """All values of a run, as JSON in runs/."""
     path = ROOT / "runs" / f"bench-{datetime.datetime.now(datetime.UTC):%Y%m%d-%H%M%S}.json"
@@ -82,7 +93,7 @@ def keep(rows: Sequence[Row], comparison: Comparison | None) -> Path:
         "load_average": os.getloadavg(),
         "client": client_words(),
         "rows": [[row.figure, row.reach, row.measured, row.held, row.settings] for row in rows],
-        "side_by_side": comparison.values if comparison else None,
+        "side_by_side": _finite(comparison.values) if comparison else None,
         "failures": comparison.failures if comparison else None,
     }
     path.write_text(json.dumps(found, indent=1) + "\n")
