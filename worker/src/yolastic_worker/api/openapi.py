@@ -129,7 +129,7 @@ def _info_schema() -> Json:
         }),
         "runtime": _object({
             "version": text, "backend": text, "device": text, "runtime": {"type": ["string", "null"]},
-            "simulated": {"type": "boolean"},
+            "simulated": {"type": ["string", "null"]},
         }),
         "limits": _object({
             "bodyBytes": count, "pixels": count, "side": count, "aspect": count, "images": count,
