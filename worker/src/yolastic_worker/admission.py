@@ -165,7 +165,7 @@ class Admission:
         self._margin_of_s = now_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Ask:
     """One request before its verdict."""
 

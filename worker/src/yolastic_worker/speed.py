@@ -35,6 +35,7 @@ class SpeedModel:
         self._streak = 0
         self._samples = 0
         self._residual_s = 0.0
+        self._fit: Fit | None = None
         fastest: dict[int, float] = {}
         for images, seconds in seed:
             if _is_measurement(images, seconds):
@@ -46,10 +47,10 @@ class SpeedModel:
     @property
     def fit(self) -> Fit | None:
         """The line as it is known now; None before the first sample."""
-        if self._prior is None:
-            return None
-        fixed, per_image = self._line
-        return Fit(fixed=fixed, per_image=per_image, residual=self._residual_s, samples=self._samples)
+        if self._fit is None and self._prior is not None:  # kept until the next batch: every request asks for it
+            fixed, per_image = self._line
+            self._fit = Fit(fixed=fixed, per_image=per_image, residual=self._residual_s, samples=self._samples)
+        return self._fit
 
     def seconds(self, images: int) -> float | None:
         """Predicted seconds of a batch; None before the first sample."""
@@ -60,6 +61,7 @@ class SpeedModel:
         if not _is_measurement(images, seconds):
             return
         self._samples += 1
+        self._fit = None
         if self._prior is None:
             self._start({images: seconds})
             return

@@ -60,7 +60,10 @@ class Batcher:
     Within a source the oldest deadline goes first. That is right for clients that tell their patience: admission lets in
     only what can be done in time. Clients that tell nothing have a deadline that is only a guess; in an overload the oldest
     of them are about to hang up, and first come, first served would run each just as its client leaves. So while such clients
-    do hang up, the newest of theirs goes first, in turn with the images whose patience is known.
+    do hang up, the newest of theirs goes first, in turn with the images whose patience is known. 512 silent clients with
+    500 ms at five times the capacity, on a fake clock (tests/worker/test_overload.py): with 100 ms on the way in and out of the
+    engine 0.36 of the capacity was useful in order of arrival, 0.99 newest first; with 50 ms 0.64 and 0.99; with 20 ms 0.95,
+    and nobody hangs up.
     """
 
     def __init__(self, rules: BatchRules) -> None:
