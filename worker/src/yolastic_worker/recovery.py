@@ -33,6 +33,8 @@ class Verdict(Enum):
     """Alone and still out of memory."""
     CULPRIT = auto()
     """It fails alone, and others do not: it is the image."""
+    LEFT = auto()
+    """Nobody waits for it any more; it was not run again."""
     FAILED = auto()
     """Everything fails, or what should have passed did not: nobody's fault here."""
 
@@ -144,7 +146,7 @@ class Rescue:
 
     def left(self, part: Sequence[int]) -> None:
         """These wait for no answer any more and were not run: nothing is learned from them."""
-        self._decide(part, Verdict.FAILED)
+        self._decide(part, Verdict.LEFT)
 
     def failed(self, part: tuple[int, ...], mishap: Mishap) -> None:
         """These ran together, without answers."""
