@@ -548,7 +548,7 @@ def test_the_event_loops_side_survives_a_request_that_fails_to_finish(bench: Mak
     assert finished == [1, 0]
 
 
-@pytest.mark.parametrize("broken", ["turn", "update", "seconds", "observe"])
+@pytest.mark.parametrize("broken", ["turn", "update", "seconds", "observe", "started"])
 def test_the_engine_thread_survives_an_exception_in_what_it_asks(
     bench: Make, broken: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,17 +223,17 @@ class Pipeline:
     def _start(self, batch: Sequence[Image], now_s: float) -> None:
         for image in batch:
             image.started_s = now_s
-        if batch:
-            self._admission.started()
+        if not batch:
+            return
+        try:
             self._expect(len(batch), now_s)
+            self._admission.started()
+        except Exception:  # these images have left the queue: whatever happens, they must run
+            logger.exception("a batch begins that could not be announced")
 
     def _expect(self, images: int, now_s: float) -> None:
         self._running, self._last_s, self._running_until_s = images, now_s, None
-        try:
-            seconds = self._speed.seconds(self.padded(images))
-        except Exception:  # the images of this batch have left the queue: they must run
-            logger.exception("the end of a batch cannot be foretold")
-            return
+        seconds = self._speed.seconds(self.padded(images))
         self._running_until_s = None if seconds is None else now_s + seconds
 
     def ended(self, start_s: float, end_s: float, learned_size: int | None) -> int:
