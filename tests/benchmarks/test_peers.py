@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 from benchmarks import peer_processes, side_by_side
+from benchmarks.client import ROOT
 from benchmarks.peer_settings import PEERS, Peer
 from benchmarks.side_by_side import FIGURES, Comparison
 
@@ -31,7 +32,7 @@ def test_a_peer_is_pinned_and_its_settings_are_told_apart(peer: Peer) -> None:
     assert peer.settings[0].name == "default"
     body = peer.target("http://127.0.0.1:1", b"image").bodies[0]
     assert body == b"image" or json.loads(body)
-    lines = Path(peer_processes.ROOT, f"benchmarks/peers/requirements/{peer.key}.txt").read_text().splitlines()
+    lines = Path(ROOT, f"benchmarks/peers/requirements/{peer.key}.txt").read_text().splitlines()
     assert all("==" in line for line in lines)
 
 
