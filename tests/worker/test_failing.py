@@ -554,9 +554,10 @@ def test_the_engine_thread_survives_an_exception_in_what_it_asks(
 ) -> None:
     made = bench()
     pipeline = made.pipeline
-    owner: Any = {"turn": pipeline._batcher, "update": pipeline._tiers, "seconds": pipeline._speed, "observe": pipeline._speed}[
-        broken
-    ]
+    owner: Any = {
+        "turn": pipeline._batcher, "update": pipeline._tiers, "seconds": pipeline._speed, "observe": pipeline._speed,
+        "started": pipeline._admission,
+    }[broken]  # fmt: skip
     assert right(made.together(1))
     monkeypatch.setattr(owner, broken, once(ValueError(broken), getattr(owner, broken)))
     images = made.together(2, 3)
