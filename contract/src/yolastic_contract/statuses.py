@@ -23,7 +23,7 @@ STATUSES: Final = (
     Status(404, "no such path", "both"),
     Status(405, "another method than the path takes", "both"),
     Status(408, "the body did not arrive in time", "both"),
-    Status(413, "the body is over the limit, or the image has too many pixels", "both"),
+    Status(413, "the body is over the limit, an image has too many pixels, or there are more images than may wait at once", "both"),
     Status(415, "a format or content type that is not read"),
     Status(
         422,
@@ -33,7 +33,8 @@ STATUSES: Final = (
     Status(424, "an image named by URL did not come: not in time, not whole, or not from a server with a good certificate"),
     Status(
         429,
-        "refused on arrival: it could not make its deadline, the queue is full, or the API key's rate or daily quota is used up",
+        "it could not make its deadline, the queue is full or a newer image took its place there, or the API key's rate or daily "
+        "quota is used up",
         retry_after=True,
     ),
     Status(500, "an internal error; the worker's log has it", "both"),
