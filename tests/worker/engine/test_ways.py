@@ -13,6 +13,7 @@ from yolastic_worker.engine.feeds import BoundRunner, PixelsFeed, PlanesFeed
 from yolastic_worker.engine.onnx_file import NotPlainOnnx, check_plain_onnx
 from yolastic_worker.engine.onnxruntime import OnnxOptions, OnnxRuntimeEngine
 from yolastic_worker.engine.pixel_input import INPUT, with_pixel_input
+from yolastic_worker.engine.weights import convolution_weights
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -80,6 +81,18 @@ def test_a_session_for_one_batch_size_has_fewer_nodes(tmp_path: Path) -> None:
         kinds[name] = [node.op_type for node in onnx.load(tmp_path / f"{name}.onnx").graph.node]
     assert len(kinds["fixed"]) < len(kinds["dynamic"])
     assert "Shape" not in kinds["fixed"]
+
+
+@pytest.mark.parametrize("path", [DATA / "half.onnx", SHAPES, END_TO_END], ids=lambda path: path.stem)
+def test_the_weights_that_are_shared_are_the_file_s(path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(path).graph
+    inputs = {name for node in graph.node if node.op_type == "Conv" for name in node.input[1:]}
+    wanted = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer if item.name in inputs}
+    found = convolution_weights(path.read_bytes())
+    assert found.keys() == wanted.keys()
+    assert all(np.array_equal(found[name], values) and found[name].dtype == values.dtype for name, values in wanted.items())
+    assert path.stem == "half" or len(found) > 50
 
 
 @pytest.mark.parametrize("what", ["raises", "differs"])

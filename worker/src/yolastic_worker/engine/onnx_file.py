@@ -32,6 +32,15 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
             raise NotPlainOnnx("a number in the file is too long")
 
 
+def varints(data: memoryview) -> list[int]:
+    """The numbers of a packed field."""
+    values, at = [], 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        values.append(value)
+    return values
+
+
 def fields_with_bytes(data: memoryview) -> Iterator[tuple[int, int | memoryview, memoryview]]:
     """(field number, value, the whole field as it stands in the file) of one message; varints as int, the rest as bytes."""
     at, end = 0, len(data)

@@ -21,6 +21,7 @@ from yolastic_worker.engine.metadata import EXPORT_HINT, Metadata, choose_size, 
 from yolastic_worker.engine.onnx_file import NotPlainOnnx, check_plain_onnx
 from yolastic_worker.engine.pixel_input import BATCH, with_pixel_input
 from yolastic_worker.engine.session import CudaSettings, SessionSettings, open_session
+from yolastic_worker.engine.weights import convolution_weights
 from yolastic_worker.memory.planner import NotPlannable, plan_in_child
 from yolastic_worker.memory.probe import DeviceMemory, MemoryReading, ProcessMemory, device_memory, trim_heap
 from yolastic_worker.postprocess import HeadKind, head_kind
@@ -55,7 +56,7 @@ class OnnxOptions:
     """Keep input and output of each batch size on the device. None: on a device."""
     fixed_up_to: int = 0
     """Batch sizes up to this have a session of their own with constant shapes, on CUDA as a CUDA graph: for the launch cost of
-    small batches. Each has weights and an arena of its own."""
+    small batches. They share their weights, but not an arena: a recorded graph writes where it wrote when it was recorded."""
     planned: bool = False
     """Plan the memory from the file, in a process beside the loading."""
 
@@ -140,6 +141,7 @@ class OnnxRuntimeEngine:
         self._feed: Feed = self._new_feed()
         self._runner = PlainRunner(session)
         self._fixed: dict[int, PlainRunner] = {}
+        self._shared: dict[str, Any] = {}
         head, names = self._look(metadata, options.model.name)
         self.info = EngineInfo(
             backend="OnnxRuntime", device=options.device, sha256=sha256, task=task, names=names, height=self._height,
@@ -150,7 +152,10 @@ class OnnxRuntimeEngine:
 
     def _open(self, content: bytes, fixed_batch: tuple[str, int] | None = None) -> ort.InferenceSession:
         options = self._options
-        settings = SessionSettings(threads=options.threads, device_initializers=self._on_device, fixed_batch=fixed_batch)
+        settings = SessionSettings(
+            threads=options.threads, device_initializers=self._on_device, fixed_batch=fixed_batch,
+            shared_weights={} if fixed_batch is None else self._shared,
+        )  # fmt: skip
         limit_bytes = options.memory_limit_bytes
         cuda = CudaSettings(
             enable_cuda_graph="0" if fixed_batch is None else "1", gpu_mem_limit=None if limit_bytes is None else str(limit_bytes)
@@ -227,10 +232,13 @@ class OnnxRuntimeEngine:
 
     def _open_fixed(self, content: bytes, batch_axis: str, answer: Outputs, wanted: Sequence[Canary]) -> None:
         """A session for each small batch size: smallest first, until one does not work."""
+        device = self._options.device
         for count in buckets_up_to(min(self._options.fixed_up_to, self._options.max_batch)):
             try:
-                runner = BoundRunner(self._open(content, (batch_axis, count)), self._options.device, answer, graph_id=count)
-                self._fixed[count] = runner
+                if not self._shared:
+                    weights = convolution_weights(content).items()
+                    self._shared = {name: ort.OrtValue.ortvalue_from_numpy(values, device, 0) for name, values in weights}
+                self._fixed[count] = BoundRunner(self._open(content, (batch_axis, count)), device, answer, graph_id=count)
                 reasons = [self._wrong(wanted, count) for _ in range(_GRAPH_RUNS)]
             except DeviceLost:
                 raise

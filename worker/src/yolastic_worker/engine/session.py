@@ -4,7 +4,8 @@ import contextlib
 import io
 import logging
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 # Before the import, which is when it is read: a server in a plant reports to nobody unless its owner says so.
@@ -40,6 +41,8 @@ class SessionSettings:
     fixed_batch: tuple[str, int] | None = None
     """(name of the batch axis, its size): a session for one batch size. Its shapes are constants: a third of a dynamic export's
     nodes go (YOLOv8n 256 to 175), with all that would run on the host between kernels, which a CUDA graph could not hold."""
+    shared_weights: Mapping[str, Any] = field(default_factory=dict)
+    """name -> OrtValue on the session's device that it uses instead of a copy of its own; they must outlive it."""
 
     def options(self) -> ort.SessionOptions:
         """As the runtime takes them."""
@@ -53,6 +56,8 @@ class SessionSettings:
             options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
         if self.fixed_batch is not None:
             options.add_free_dimension_override_by_name(*self.fixed_batch)
+        for name, value in self.shared_weights.items():
+            options.add_initializer(name, value)
         return options
 
 
