@@ -46,7 +46,7 @@ def worker_state(settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipel
             precision=info.precision,
         ),
         memory=MemoryState(
-            limit_bytes=warmth.limit_bytes, limit_source=warmth.limit_source, fit=warmth.memory,
+            limit_bytes=warmth.limit_bytes, limit_source=warmth.limit_source, fit=warmth.memory, plan=warmth.plan,
             observed_peak_bytes=peak_bytes, observed_bytes=used_bytes,
         ),
         speed=pipeline.fit, ceiling=ceiling, load=pipeline.load(), health=pipeline.health(),
