@@ -46,6 +46,23 @@ def test_token_is_read_again_when_the_file_changes(start_worker: Callable[..., A
     assert worker.control("POST", "/rebalance", token="the second").status == 403
 
 
+def test_a_token_can_follow_another_without_a_gap(start_worker: Callable[..., Any], tmp_path: Path) -> None:
+    token = tmp_path / "own-token"
+    token.write_text("old\n")
+    worker = start_worker(*SIMULATED, "--control-token-file", token, with_token=False)
+
+    def opens(*told: str) -> list[int]:
+        return [worker.control("POST", "/rebalance", token=item).status for item in told]
+
+    assert opens("old", "new", "old\tnew", "") == [200, 401, 401, 401]
+    token.write_text("old\n\n new \n")
+    assert opens("old", "new", "neither", "") == [200, 200, 401, 401]
+    token.write_text("new")
+    assert opens("old", "new") == [401, 200]
+    token.write_text(" \n\n")
+    assert opens("new", "") == [403, 403], "an empty line is no token"
+
+
 @pytest.mark.parametrize(
     "value", [{"base": 4, "ceiling": 2}, {"base": 0, "ceiling": 2}, {"ceiling": 2}, {"base": 1, "ceiling": 1000}, [], "x"]
 )

@@ -56,37 +56,39 @@ class Worker(Protocol):
 
 
 class TokenFile:
-    """The bearer token in a file, read again when the file changes."""
+    """The bearer tokens in a file, one a line, read again when the file changes: each opens, so that one can follow another."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
-        self._token = b""
+        self._tokens: tuple[bytes, ...] = ()
 
     def check(self, authorization: bytes) -> None:
-        """Accept the right token.
+        """Accept a right token.
 
         Raises:
             Refusal: 403 when there is none to compare with, 401 when it is another.
         """
-        token = self._read()
-        if not token:
+        tokens = self._read()
+        if not tokens:
             raise Refusal(403, "no_control_token", "start the worker with --control-token-file to allow this")
         scheme, _, told = authorization.partition(b" ")
-        if scheme.lower() != b"bearer" or not hmac.compare_digest(told.strip(), token):
+        matches = [hmac.compare_digest(told.strip(), token) for token in tokens]
+        if scheme.lower() != b"bearer" or not any(matches):
             raise Refusal(401, "unauthorized", "the bearer token is missing or wrong")
 
-    def _read(self) -> bytes:
+    def _read(self) -> tuple[bytes, ...]:
         if self._path is None:
-            return b""
+            return ()
         try:
             stat = self._path.stat()
             seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
             if seen != self._seen:
-                self._token, self._seen = self._path.read_bytes().strip(), seen
+                lines = self._path.read_bytes().splitlines()
+                self._tokens, self._seen = tuple(line.strip() for line in lines if line.strip()), seen
         except OSError:
-            return b""
-        return self._token
+            return ()
+        return self._tokens
 
 
 class Control:

@@ -213,7 +213,7 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
         parser,
         "--control-token-file",
         type=Path,
-        help="bearer token for ceiling, drain and rebalance; without it they are refused",
+        help="bearer tokens for ceiling, drain and rebalance, one a line, each opens; without it they are refused",
     )
     _add(parser, "--max-batch", type=_whole(1, 256), default=32, help="never more images in one batch")
     _add(parser, "--window", choices=["adaptive", "fixed"], default="adaptive")
