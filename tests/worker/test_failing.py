@@ -576,6 +576,28 @@ def test_the_postprocessing_thread_survives_what_it_cannot_handle(bench: Make, m
     assert {image.outcome for image in lost} == {Outcome.FAILED}
 
 
+def test_an_engine_faster_than_postprocessing_waits_for_it(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else outputs would pile up in memory, behind every bound."""
+    made = bench()
+    finisher, go_on = made.pipeline._runner.finisher, threading.Event()
+    original = finisher.finish
+
+    def finish(*values: Any) -> None:
+        assert go_on.wait(WAIT_S)
+        original(*values)
+
+    monkeypatch.setattr(finisher, "finish", finish)
+    images = made.send(*range(64))
+    made.start()
+    until(lambda: finisher._finished.full() and len(made.engine.sizes) == 4)
+    assert made.pipeline.load().queue_images == 32, "the rest waits where admission sees it"
+    made.clock.now_s += 11
+    assert stalled(made.pipeline.progress(), 0, made.clock()) is not None
+    go_on.set()
+    made.wait(images)
+    assert right(images)
+
+
 def test_a_thread_that_only_stumbles_ends_and_everybody_is_answered(bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     made = bench()
 

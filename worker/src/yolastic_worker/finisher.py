@@ -3,6 +3,7 @@
 0.99 of the ideal throughput with 30 boxes an image; 0.83 when the engine thread does it.
 """
 
+import contextlib
 import logging
 import queue
 import threading
@@ -22,6 +23,10 @@ Deliver = Callable[[Sequence[Image]], None]
 
 _SAMPLE: Final = 64
 """Every so many candidates of an output are looked at for numbers that are none: a device that goes wrong spoils them all."""
+_AHEAD: Final = 2
+"""Batches that may wait for their boxes. Raw outputs are large (90 MB for 32 images at 640 px), and images that wait behind them
+are in no queue that admission sees: an engine that is faster than this thread waits for it."""
+_END_S: Final = 10.0
 
 
 def guarded(deliver: Deliver) -> Deliver:
@@ -44,7 +49,7 @@ class Finisher:
     ) -> None:
         """`doubt`: called when an output is no answer at all."""
         self._head, self._deliver, self._doubt, self._clock = head, guarded(deliver), doubt, clock
-        self._finished: queue.SimpleQueue[tuple[tuple[Image, ...], Outputs] | None] = queue.SimpleQueue()
+        self._finished: queue.Queue[tuple[tuple[Image, ...], Outputs] | None] = queue.Queue(_AHEAD)
         self._thread = threading.Thread(target=self._run, name="postprocess", daemon=True)
         self.busy_since_s: float | None = None
         """Monotonic: when the batch began that is being postprocessed; for liveness."""
@@ -55,11 +60,12 @@ class Finisher:
 
     def stop(self) -> None:
         """Finish what was handed over, then end."""
-        self._finished.put(None)
-        self._thread.join(10)
+        with contextlib.suppress(queue.Full):  # it hangs: the process ends without it
+            self._finished.put(None, timeout=_END_S)
+            self._thread.join(_END_S)
 
     def put(self, batch: tuple[Image, ...], outputs: Outputs) -> None:
-        """Hand a batch over; returns at once."""
+        """Hand a batch over; returns at once unless the engine is too far ahead."""
         self._finished.put((batch, outputs))
 
     def finish(self, batch: Sequence[Image], outputs: Outputs) -> None:
