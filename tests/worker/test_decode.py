@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from benchmarks import hostile
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -211,3 +212,25 @@ def test_a_damaged_image_decodes_or_is_refused(image_format: ImageFormat, data: 
         pixels = decode(bytes(body), Limits(pixels=100_000))
         assert pixels.dtype == np.uint8
         assert pixels.shape[2] == 3
+
+
+def test_narrow_images_and_formats_that_are_off() -> None:
+    body = encode(ImageFormat.PNG, picture(2, 401))
+    assert (refusal(body).status, refusal(body).code) == (413, "image_too_narrow")
+    assert refusal(encode(ImageFormat.PNG, picture(401, 2))).status == 413
+    read_header(encode(ImageFormat.PNG, picture(2, 400)))
+    off = Limits(formats=(ImageFormat.JPEG,))
+    assert (refusal(body, off).status, refusal(body, off).code) == (415, "unsupported_format")
+    read_header(encode(ImageFormat.JPEG, picture()), off)
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_scans_are_counted_wherever_they_hide(hidden: bool) -> None:
+    """A comment that reads like one scan of all components does not end the count."""
+    assert "too many scans" in refusal(hostile.many_scans_jpeg(101, hidden=hidden)).message
+
+
+def test_scans_times_pixels_are_bounded() -> None:
+    body = hostile.many_scans_jpeg(20)
+    read_header(body)
+    assert "too many scans" in refusal(body, Limits(pixels=96 * 112)).message
