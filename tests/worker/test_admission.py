@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolastic_contract.state import Fit
-from yolastic_worker.admission import Accepted, Admission, Refused
+from yolastic_worker.admission import Accepted, Admission, Line, Refused
 from yolastic_worker.batcher import Batcher, BatchRules
 from yolastic_worker.speed import SpeedModel
 from yolastic_worker.types import Geometry, Image, ShapeKey, Thresholds
@@ -29,6 +29,7 @@ def decide(
     running_until_s: float | None = None,
     limit: int = 32,
     fit: Fit | None = FIT,
+    line: Line | None = None,
 ) -> Accepted | Refused:
     return admission.decide(
         now_s,
@@ -38,7 +39,25 @@ def decide(
         running_until_s=running_until_s,
         limit=limit,
         fit=fit,
+        source="quiet",
+        line=line,
     )
+
+
+@dataclass
+class Waiting:
+    """A queue as admission sees it."""
+
+    ahead: int = 10**9
+    may_go: int = 0
+    oldest: int = 0
+    """With `drop_oldest`."""
+
+    def ahead_of(self, source: str, images: int) -> int:
+        return self.ahead
+
+    def yields(self, source: str, images: int, *, drop_oldest: bool) -> bool:
+        return images <= max(self.may_go, self.oldest if drop_oldest else 0)
 
 
 def busy() -> Admission:
@@ -197,6 +216,56 @@ def test_more_work_or_less_patience_never_helps(
     before = accepted(queue, patience_s)
     assert before or not accepted(queue + more, patience_s)
     assert before or not accepted(queue, patience_s - less_s)
+
+
+def test_more_images_than_may_ever_wait_are_told_so() -> None:
+    verdict = decide(Admission(8), images=9)
+    assert verdict == Refused(413, None, "9 images in one request; at most 8 may wait here", "too_many_images")
+
+
+@pytest.mark.parametrize(
+    ("queue", "patience_s", "line", "drop_oldest", "displaces"),
+    [
+        (256, 10.0, Waiting(), False, None),
+        (256, 10.0, Waiting(may_go=2), False, 2),
+        (255, 10.0, Waiting(may_go=2), False, 1),
+        (256, 10.0, Waiting(may_go=1), False, None),
+        (256, 10.0, Waiting(oldest=2), False, None),
+        (256, 10.0, Waiting(oldest=2), True, 2),
+        (200, 0.2, Waiting(), False, None),  # 380 ms of work are ahead
+        (200, 0.2, Waiting(ahead=40), False, 0),  # of which it waits for 122 ms in its source's turn
+        (256, 0.2, Waiting(ahead=40, may_go=2), False, 2),
+        (256, 0.2, Waiting(ahead=40), False, None),
+        (66, 0.141, Waiting(oldest=2), False, None),  # with 66 before it too late, with 64 in time
+        (66, 0.141, Waiting(oldest=2), True, 2),
+        (66, 0.141, Waiting(oldest=1), True, None),
+        (200, 0.2, Waiting(oldest=200), True, None),  # two places would not help
+    ],
+)
+def test_a_full_queue_keeps_no_source_from_its_share(
+    *, queue: int, patience_s: float, line: Waiting, drop_oldest: bool, displaces: int | None
+) -> None:
+    admission = Admission(256, drop_oldest=drop_oldest)
+    assert isinstance(decide(admission), Accepted)
+    verdict = decide(admission, queue=queue, images=2, patience_s=patience_s, line=line)
+    if displaces is None:
+        assert isinstance(verdict, Refused)
+        assert verdict.status == 429
+    else:
+        assert isinstance(verdict, Accepted)
+        assert verdict.displaces == displaces
+
+
+def test_a_newcomer_does_not_make_a_batch_late_for_those_it_joins() -> None:
+    admission = busy()
+    running = {"running_until_s": 0.030}
+    assert isinstance(decide(admission, patience_s=0.060, **running), Accepted)  # alone it ends after 51 ms
+    assert isinstance(decide(admission, patience_s=0.200, queue=1, images=1, **running), Accepted)
+    late = decide(admission, patience_s=10.0, queue=2, images=20, **running)
+    assert isinstance(late, Refused), "73 ms would do for the newcomers, not for the first"
+    admission.started()
+    assert isinstance(decide(admission, patience_s=10.0, queue=2, images=20, **running), Accepted), "it runs by now"
+    assert isinstance(decide(admission, patience_s=10.0, queue=32, images=20, **running), Accepted), "the next batch is another"
 
 
 # --- with the batcher, at three times the capacity

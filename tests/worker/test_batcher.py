@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yolastic_worker.batcher import Batcher, BatchRules, Turn, Window
-from yolastic_worker.types import Geometry, Image, Outcome, ShapeKey, Thresholds
+from yolastic_worker.types import Displaced, Geometry, Image, Outcome, ShapeKey, Thresholds
 
 KEY = ShapeKey(640, 640)
 OTHER_KEY = ShapeKey(320, 320)
@@ -29,6 +29,12 @@ def image(
         key=key, pixels=PIXELS, geometry=GEOMETRY, thresholds=Thresholds(), arrived_s=arrived_s, deadline_s=deadline_s,
         finish=lambda _: None, source=source, cancelled=cancelled,
     )  # fmt: skip
+
+
+def silent() -> Image:
+    one = image()
+    one.silent = True
+    return one
 
 
 def line(fixed_s: float, per_image_s: float) -> Callable[[int], float | None]:
@@ -92,6 +98,7 @@ SHARED = BatchRules(shared=True, max_delay_s=0.010, eager_size=4, objective_s=0.
         (BatchRules(shared=True, max_delay_s=0.010), -9.0, LATER_S, line(0.02, 0.001), 0.010),  # no objective
         (BatchRules(shared=True, max_delay_s=0.010, eager_size=1), 0.0, LATER_S, line(0.02, 0.001), None),
         (BatchRules(shared=True, max_delay_s=0.0), 0.0, LATER_S, line(0.02, 0.001), None),
+        (SHARED, 0.0, LATER_S, line(0.0, 0.01), None),  # a batch saves the device nothing: waiting does not pay
     ],
 )
 def test_adaptive_on_a_shared_device_spends_only_slack(
@@ -216,6 +223,115 @@ def test_oldest_age() -> None:
     assert batcher.oldest_age_s(4.0) == 1.5
 
 
+# --- places
+
+
+def test_a_client_that_has_gone_frees_its_place_at_once() -> None:
+    batcher = Batcher(BatchRules())
+    gone, stays = offered(batcher, image(), image())
+    assert batcher.leave(gone, 0.0)
+    assert not batcher.leave(gone, 0.0), "once"
+    assert gone.outcome is Outcome.CANCELLED
+    assert (batcher.waiting, batcher.held) == (1, 1)
+    assert batcher.turn(0.0, 4, unknown) == Turn(batch=(stays,))
+    assert not batcher.leave(stays, 0.0), "it runs"
+    assert stays.cancelled
+    assert stays.outcome is None
+
+
+def test_what_is_being_decoded_holds_a_place() -> None:
+    batcher = Batcher(BatchRules())
+    batcher.expect("a", 3)
+    assert (batcher.held, batcher.waiting) == (3, 0)
+    offered(batcher, image(source="a"))
+    batcher.give_up("a")
+    assert (batcher.held, batcher.waiting) == (2, 1)
+    batcher.turn(0.0, 4, unknown)
+    assert batcher.held == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "newcomer", "images", "drop_oldest", "victim"),
+    [
+        ({"a": 6}, "b", 1, False, "a"),
+        ({"a": 6, "c": 3}, "b", 1, False, "a"),
+        ({"a": 6, "c": 3}, "c", 1, False, "a"),  # 5 and 4 afterwards
+        ({"a": 5, "c": 4}, "c", 1, False, None),  # it would only turn round who has more
+        ({"a": 6}, "b", 3, False, "a"),  # 3 and 3
+        ({"a": 6}, "b", 4, False, None),
+        ({"a": 6}, "a", 1, False, None),  # its own share is used up
+        ({"a": 6}, "a", 1, True, "a"),
+        ({"a": 5, "c": 4}, "c", 1, True, "c"),
+        ({"a": 6}, "a", 7, True, None),
+        ({"": 6}, "", 1, True, ""),
+        ({}, "a", 1, True, None),
+    ],
+)
+def test_who_gives_up_places(*, held: dict[str, int], newcomer: str, images: int, drop_oldest: bool, victim: str | None) -> None:
+    batcher = Batcher(BatchRules())
+    for source, count in held.items():
+        for number in range(count):
+            offered(batcher, image(source=source, key=KEY if number % 2 else OTHER_KEY), now_s=number)
+    assert batcher.yields(newcomer, images, drop_oldest=drop_oldest) == (victim is not None)
+    out = batcher.displace(newcomer, images, drop_oldest=drop_oldest)
+    if victim is None:
+        assert out == ()
+        return
+    assert {one.source for one in out} == {victim}
+    count = held[victim]
+    assert [one.queued_s for one in out] == (
+        list(range(images)) if drop_oldest else list(range(count - 1, count - 1 - images, -1))
+    )
+    assert {(one.outcome, type(one.error)) for one in out} == {(Outcome.REJECTED, Displaced)}
+    assert batcher.held == sum(held.values()) - images
+
+
+def test_the_work_ahead_of_a_quiet_source() -> None:
+    batcher = Batcher(BatchRules())
+    offered(batcher, *(image(source="flood") for _ in range(50)), *(image(source="b") for _ in range(2)))
+    batcher.expect("quiet", 1)
+    assert batcher.ahead_of("quiet", 1) == 1 + 2 + 2
+    assert batcher.ahead_of("quiet", 9) == 1 + 10 + 2
+    assert batcher.ahead_of("flood", 1) == 53
+
+
+def test_while_silent_clients_hang_up_their_newest_goes_first() -> None:
+    batcher = Batcher(BatchRules())
+    for _ in range(10):
+        (gone,) = offered(batcher, silent())
+        batcher.leave(gone, 0.0)
+    waiting = offered(batcher, silent(), silent(), image(5.0), silent(), image(4.0), silent())
+    taken = batcher.turn(0.0, 5, unknown).batch
+    assert batcher.newest_first
+    assert taken == (waiting[4], waiting[5], waiting[2], waiting[3], waiting[1])
+    assert batcher.turn(30.0, 4, unknown).batch == (waiting[0],)
+    assert not batcher.newest_first, "they hung up half a minute ago"
+
+
+def test_a_few_hang_ups_among_many_answers_change_nothing() -> None:
+    batcher = Batcher(BatchRules())
+    for _ in range(10):
+        offered(batcher, *(silent() for _ in range(32)))
+        batcher.turn(0.0, 32, unknown)
+        (gone,) = offered(batcher, silent())
+        batcher.leave(gone, 0.0)
+    first, second = offered(batcher, silent(), silent())
+    assert batcher.turn(0.0, 1, unknown).batch == (first,)
+    assert batcher.turn(0.0, 1, unknown).batch == (second,)
+
+
+def test_those_a_full_batch_would_answer_too_late_leave_when_others_can_use_it() -> None:
+    batcher = Batcher(BatchRules())
+    doomed, *fine = offered(batcher, image(0.030), *(image(1.0) for _ in range(4)))
+    turn = batcher.turn(0.0, 4, line(0.02, 0.004))
+    assert turn == Turn(batch=tuple(fine), dropped=(doomed,))
+    assert doomed.outcome is Outcome.EXPIRED
+    alone = offered(batcher, image(0.030))
+    assert batcher.turn(0.0, 4, line(0.2, 0.004)).batch == tuple(alone), (
+        "nobody else needs the engine, and estimates can be wrong"
+    )
+
+
 # --- how many
 
 
@@ -289,7 +405,8 @@ def test_every_image_leaves_exactly_once_and_no_rule_is_broken(
         assert all(one.deadline_s > now_s and not one.cancelled and one.outcome is None for one in turn.batch)
         for one in turn.dropped:
             assert one.outcome is (Outcome.CANCELLED if one.cancelled else Outcome.EXPIRED)
-            assert one.cancelled or one.deadline_s <= now_s
+            full_s = fixed_s + per_image_s * limit if turn.batch else 0.0
+            assert one.cancelled or one.deadline_s <= now_s + full_s
         left.update(id(one) for one in (*turn.batch, *turn.dropped))
         if not turn.batch:
             assert (turn.wait_until_s is not None) == (batcher.waiting > 0)

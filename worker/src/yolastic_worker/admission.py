@@ -68,6 +68,7 @@ class Admission:
         self._margin_of_s: float | None = None
         self._accepted_s = -inf
         self._tightest_s = inf
+        """When the batch that is being filled must have ended for all who were promised a place in it."""
 
     def decide(
         self,
@@ -138,16 +139,21 @@ class Admission:
         if predicted_s is None:
             return True
         patience_s = ask.deadline_s - ask.now_s
+        if predicted_s + self._margin_for(ask, ahead, patience_s) > patience_s:
+            return False
+        begins_a_batch = not shares or ahead % ask.limit == 0
+        return begins_a_batch or predicted_s <= self._tightest_s - ask.now_s
+
+    def _margin_for(self, ask: "_Ask", ahead: int, patience_s: float) -> float:
         margin_s = self._margin_s
         if ahead or ask.running_s:
             margin_s = max(margin_s, min(_LEAST_MARGIN * patience_s, _LEAST_MARGIN_S))
-        needed_s = predicted_s + min(margin_s, _MAX_MARGIN * patience_s)
-        begins_a_batch = not shares or ahead % ask.limit == 0
-        return needed_s <= patience_s and (begins_a_batch or needed_s <= self._tightest_s - ask.now_s)
+        return min(margin_s, _MAX_MARGIN * patience_s)
 
     def _accept(self, ask: "_Ask", ahead: int, verdict: Accepted) -> Accepted:
         self._accepted_s = ask.now_s
-        self._tightest_s = ask.deadline_s if ahead % ask.limit == 0 else min(self._tightest_s, ask.deadline_s)
+        promised_s = ask.deadline_s - self._margin_for(ask, ahead, ask.deadline_s - ask.now_s)
+        self._tightest_s = promised_s if ahead % ask.limit == 0 else min(self._tightest_s, promised_s)
         return verdict
 
     def observe_late(self, predicted_s: float, actual_s: float) -> None:

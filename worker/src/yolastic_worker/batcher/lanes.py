@@ -76,7 +76,7 @@ class _Source:
 
     def __init__(self) -> None:
         self.told, self.silent = _Order(), _Order()
-        self.silent_next = True
+        self.silent_next = False
 
     @property
     def live(self) -> int:
@@ -93,8 +93,8 @@ class _Source:
             return self.silent.newest()
         if not newest_first:
             return min(told, silent)[2]
-        self.silent_next = not self.silent_next
-        return told[2] if self.silent_next else self.silent.newest()
+        silent_next, self.silent_next = self.silent_next, not self.silent_next
+        return self.silent.newest() if silent_next else told[2]
 
     def oldest(self) -> _Ticket | None:
         """The first to arrive."""
