@@ -130,6 +130,34 @@ class DemandSample:
 
 
 @dataclass(frozen=True, slots=True)
+class DemandInterval:
+    """Images that came to all workers between two looks."""
+
+    start_s: float
+    end_s: float
+    images: int
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return self.end_s - self.start_s
+
+    @property
+    def per_s(self) -> float:
+        """Images/s."""
+        return self.images / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTotal:
+    """How many images a worker had been sent when it was last seen."""
+
+    worker_id: str
+    images: int
+    seen_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyState:
     """What decisions remember from one turn to the next; a restart starts from the current size."""
 
@@ -137,6 +165,12 @@ class PolicyState:
     scale_events: tuple[ScaleEvent, ...] = ()
     demand: tuple[DemandSample, ...] = ()
     """At most an hour, thinned to one a minute."""
+    intervals: tuple[DemandInterval, ...] = ()
+    """The last half minute, as the looks cut it, oldest first."""
+    totals: tuple[WorkerTotal, ...] = ()
+    """Of the workers that were there lately."""
+    counted_s: float | None = None
+    """When the last interval ended."""
     desired_replicas: int | None = None
     """What the last turn wanted."""
     tiers: "Tiers | None" = None

@@ -2,18 +2,26 @@
 
 import argparse
 import json
+import sys
 
 from yolastic_cli.up import duration
 
+SCENARIOS = ("plant", "rush-hours", "spike", "outage")
+FACTORY = "a plant's day with fixed and with elastic batches, sizes planned"
+CLOSED = "the others: a day in a closed loop, beside autoscalers of other kinds"
 HELP = "the worker's and the operator's own rules on a fast clock, with a simulated device"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("scenario", choices=["factory"], help="factory: a plant's day with fixed and with elastic batches")
+    parser.add_argument("scenario", choices=["factory", *SCENARIOS], help=f"factory: {FACTORY}; {CLOSED}")
     parser.add_argument("--seed", type=int, default=7, help="of the arrivals; the same seed gives the same figures (default: 7)")
     parser.add_argument(
-        "--hour", type=hour, default="20s", metavar="TIME", help="simulated time for an hour of the day, 1s to 1h (default: 20s)"
+        "--hour",
+        type=hour,
+        default="20s",
+        metavar="TIME",
+        help="factory: simulated time for an hour of the day, 1s to 1h (default: 20s)",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.set_defaults(run=run)
@@ -32,11 +40,18 @@ def run(arguments: argparse.Namespace) -> int:
     # numpy and rich take a moment that every other command would wait.
     from rich.console import Console  # noqa: PLC0415
 
-    from yolastic_cli.simulate import factory, report  # noqa: PLC0415
+    from yolastic_cli.simulate import days, factory, report  # noqa: PLC0415
 
-    found = factory.play(arguments.seed, arguments.hour)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    found: factory.Factory | days.Comparison
+    if arguments.scenario == "factory":
+        found = factory.play(arguments.seed, arguments.hour)
+    else:
+        found = days.play(days.DAYS[arguments.scenario], arguments.seed)
     if arguments.json:
         print(json.dumps(report.as_json(found), indent=2))
+    elif isinstance(found, factory.Factory):
+        report.show_factory(found, console)
     else:
-        report.show_factory(found, Console())
+        report.show_day(found, console)
     return 0 if all(claim.held for claim in found.claims) else 1

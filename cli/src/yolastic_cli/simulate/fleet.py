@@ -57,7 +57,9 @@ class Fleet:
         self._next = 0
         self._born = 0
         for _ in range(first):
-            self._become_ready(self._order(ready_after_s=0.0))
+            member = self._order(ready_after_s=0.0)
+            member.created_s -= rules.start_s  # they took as long as any other
+            self._become_ready(member)
         self.ordered = first
 
     def order(self, replicas: int, victims: Sequence[str] = ()) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from yolastic_cli.simulate.days import START_S, Comparison
 from yolastic_cli.simulate.factory import OBJECTIVE_S, PEAK_PER_S, Claim, Column, Factory
 
 
@@ -52,6 +53,29 @@ def show_factory(found: Factory, console: Console) -> None:
     show_claims(found.claims, console)
 
 
+def show_day(found: Comparison, console: Console) -> None:
+    """Everybody's outcome and what was asked of it."""
+    device, day = found.day.device, found.day
+    console.print(
+        f"{day.name}: {day.about}.\nSimulated device: {device.fixed_s * 1e3:g} ms + {device.per_image_s * 1e3:g} ms an image; "
+        f"clients wait {day.objective_s * 1e3:g} ms, the objective; {found.images:,} images, seed {found.seed}.\n"
+        f"A worker is ready {START_S:g} s after its order. The worker's own state machines; the operator's own loop, every 5 s;\n"
+        "the others every 15 s, for the same workers with the same batches. HTTP and decoding take no time here.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    table = Table()
+    for name in ("sized by", "misses", "p95", "device hours", "scale events", "most workers"):
+        table.add_column(name, no_wrap=True)
+    for one in found.outcomes:
+        best = " (best other)" if one is found.best else ""
+        table.add_row(
+            one.name + best, f"{one.misses:.3%}", _ms(one.p95_s), f"{one.device_hours:.2f}", f"{one.changes}", f"{one.most}"
+        )
+    console.print(table)
+    show_claims(found.claims, console)
+
+
 def show_claims(claims: tuple[Claim, ...], console: Console) -> None:
     """One line each."""
     for claim in claims:
@@ -65,6 +89,8 @@ def _needed(column: Column) -> str:
 
 
 def _ms(seconds: float) -> str:
+    if not isfinite(seconds):
+        return "no answer"
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
 
 

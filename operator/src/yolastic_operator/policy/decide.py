@@ -5,7 +5,7 @@ from dataclasses import replace
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import CeilingDecision, Decision, Observation, PolicyState
-from yolastic_operator.policy import demand, victims
+from yolastic_operator.policy import demand, forecast, victims
 from yolastic_operator.policy.ceiling import decide_ceiling
 from yolastic_operator.policy.conditions import conditions
 from yolastic_operator.policy.replicas import decide_replicas
@@ -22,6 +22,7 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
         now_s: seconds of a clock that is never set; any zero.
     """
     state = replace(state, demand=demand.remember(state.demand, demand.sample(observation, now_s), now_s))
+    state = forecast.remember(state, observation, now_s)
     sized = decide_replicas(observation, spec, state, now_s)
     ceiling = decide_ceiling(observation, spec, runtime, state)
     return Decision(

@@ -1,12 +1,13 @@
 """What the workers' load asks for: the autoscaler's calculation on load ratios, and never a shrink on guesswork."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from yolastic_contract.inference import Autoscaling
 from yolastic_operator.model import DemandSample, Fresh, Missing, Observation, Source, WorkerView
 from yolastic_operator.policy.behavior import tolerances
+from yolastic_operator.policy.forecast import Forecast
 from yolastic_operator.policy.hpa import PodMetrics, replicas_for
 from yolastic_operator.policy.workers import count, is_serving, is_starting
 
@@ -29,13 +30,22 @@ class Proposal:
     source: Source | None = None
 
 
-def propose(workers: Sequence[WorkerView], current: int, autoscaling: Autoscaling) -> Proposal:
-    """Proposal of the current load: up on what is known, down only when every serving worker has fresh figures.
+def propose(
+    workers: Sequence[WorkerView],
+    current: int,
+    autoscaling: Autoscaling,
+    *,
+    ahead: Forecast | None = None,
+    counted_per_s: float | None = None,
+) -> Proposal:
+    """Proposal of the load, now or ahead: up on what is known, down only when every serving worker has fresh figures.
 
     Args:
         workers: all of them; draining, failed and terminating ones do not count.
         current: size ordered, starting workers included.
         autoscaling: targets and tolerances.
+        ahead: demand to be ready for; the larger of the two proposals wins.
+        counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
     """
     serving = [view for view in workers if is_serving(view)]
     fresh = [(view, view.load_ratio.value) for view in serving if isinstance(view.load_ratio, Fresh)]
@@ -51,8 +61,35 @@ def propose(workers: Sequence[WorkerView], current: int, autoscaling: Autoscalin
     load = f"load ratio {mean:.2f} over {count(len(fresh))}, target {target / 1000:.2f}"
     if starting:
         load += f", {starting} starting"
-    replicas, reason, why = _guarded(result.replicas, current, sum(values), autoscaling, serving)
+    wanted, too_much = result.replicas, 0.0
+    if wanted > current and counted_per_s is not None and len(fresh) == len(serving):
+        # Workers that have just come count what the others were sent before them: order nothing for that.
+        too_much = max(_above(fresh, counted_per_s), 0.0)
+        wanted = max(_with(pods, -too_much, current, autoscaling), current)
+    replicas, reason, why = _guarded(wanted, current, sum(values), autoscaling, serving)
+    if ahead is not None:
+        more = max(-_above(fresh, ahead.images_per_s), -too_much)
+        later = _with(pods, more, current, autoscaling)
+        if later > replicas:
+            replicas, reason, why = later, "ForecastAboveTarget", f", {ahead}"
     return Proposal(replicas, reason, f"{load}: {count(replicas)}{why}", mean, source)
+
+
+def _with(pods: PodMetrics, more: float, current: int, autoscaling: Autoscaling) -> int:
+    """The calculation's size with every load ratio higher by `more`."""
+    changed = tuple(max(value + round(more * 1000), 0) for value in pods.values)
+    target = autoscaling.target_load_percent * 10
+    found = replicas_for(current, target, tolerances(autoscaling.behavior), replace(pods, values=changed))
+    return current if found is None else found.replicas
+
+
+def _above(fresh: Sequence[tuple[WorkerView, float]], images_per_s: float) -> float:
+    """By how much of a load ratio the workers' own rates are above this demand of all of them; 0 when that is not known."""
+    loads = [view.state.value.load for view, _ in fresh if not isinstance(view.state, Missing)]
+    capacity_per_s = sum(load.capacity_per_s for load in loads)
+    if capacity_per_s <= 0 or len(loads) < len(fresh):
+        return 0.0
+    return (sum(load.arrived_per_s + load.refused_per_s for load in loads) - images_per_s) / capacity_per_s
 
 
 def survivors_needed(total_milli: int, below_percent: int) -> int:

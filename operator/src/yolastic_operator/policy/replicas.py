@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from yolastic_contract.inference import Autoscaling, InferenceSpec
 from yolastic_operator.model import Observation, PolicyState, ReplicaDecision
 from yolastic_operator.policy import behavior as rules
+from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import Proposal, propose
 from yolastic_operator.policy.workers import count, is_draining, is_leaving
@@ -26,7 +27,14 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
     current = current_size(observation, state, autoscaling.min_replicas)
     inside = min(max(current, autoscaling.min_replicas), autoscaling.max_replicas)
     history = rules.first_seen(History(state.recommendations, state.scale_events), inside, now_s)
-    sized = _autoscaled(observation, autoscaling, inside, history, now_s)
+    proposal = propose(
+        observation.workers,
+        inside,
+        autoscaling,
+        ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
+        counted_per_s=trend.counted(state.intervals, now_s),
+    )
+    sized = _autoscaled(proposal, observation, autoscaling, inside, history, now_s)
     decision = _limited_by_room(_from_outside(sized.decision, current, inside), inside, observation)
     return Sized(decision, rules.remember_scale(sized.history, decision.desired - current, autoscaling.behavior, now_s))
 
@@ -47,8 +55,10 @@ def _fixed(spec: InferenceSpec) -> ReplicaDecision:
     return ReplicaDecision(desired=wanted, recommended=None, reason="FixedReplicas", message=said, active=False)
 
 
-def _autoscaled(observation: Observation, autoscaling: Autoscaling, current: int, history: History, now_s: float) -> Sized:
-    proposal = _while_shrinking(propose(observation.workers, current, autoscaling), current, observation)
+def _autoscaled(  # noqa: PLR0917 - one step of a sum
+    asked: Proposal, observation: Observation, autoscaling: Autoscaling, current: int, history: History, now_s: float
+) -> Sized:
+    proposal = _while_shrinking(asked, current, observation)
     if proposal.replicas is None:
         held = ReplicaDecision(current, None, proposal.reason, f"{proposal.message} {count(current)}", active=False)
         return Sized(held, history)
@@ -61,8 +71,32 @@ def _autoscaled(observation: Observation, autoscaling: Autoscaling, current: int
         history=history,
         now_s=now_s,
     )
-    history = rules.remember_recommendation(history, proposal.replicas, autoscaling.behavior, now_s)
-    return Sized(_decision(proposal, proposal.replicas, clamped, current, autoscaling), history)
+    # What is held for a moment is not wanted: remembered, it would hold the size for a whole window more.
+    remembered = proposal.replicas if asked.replicas is None else asked.replicas
+    history = rules.remember_recommendation(history, remembered, autoscaling.behavior, now_s)
+    decision = _decision(proposal, proposal.replicas, clamped, current, autoscaling)
+    return Sized(_in_one_go(decision, current, autoscaling, history, now_s), history)
+
+
+def _in_one_go(
+    decision: ReplicaDecision, current: int, autoscaling: Autoscaling, history: History, now_s: float
+) -> ReplicaDecision:
+    """Of a shrink that goes on within a sync period, because the load is just falling, make one."""
+    if decision.desired >= current or decision.recommended is None:
+        return decision
+    soon = rules.clamp(
+        decision.recommended,
+        current=current,
+        minimum=autoscaling.min_replicas,
+        maximum=autoscaling.max_replicas,
+        behavior=autoscaling.behavior,
+        history=history,
+        now_s=now_s + rules.SYNC_PERIOD_S,
+    )
+    if soon.replicas >= decision.desired:
+        return decision
+    message = f"{decision.message}; {count(soon.replicas)} would do in {rules.SYNC_PERIOD_S:.0f} s, shrinking once"
+    return replace(decision, desired=current, reason="ShrinkGrowing", message=message)
 
 
 def _from_outside(decision: ReplicaDecision, current: int, inside: int) -> ReplicaDecision:
@@ -103,12 +137,16 @@ def _decision(proposal: Proposal, recommended: int, clamped: Clamped, current: i
     return ReplicaDecision(
         desired=clamped.replicas,
         recommended=recommended,
-        reason=held if moved == 0 else ("LoadAboveTarget" if moved > 0 else "LoadBelowTarget"),
+        reason=held if moved == 0 else (_growing(proposal) if moved > 0 else "LoadBelowTarget"),
         message=message,
         limited_by=limited_by,
         load_ratio=proposal.load_ratio,
         source=proposal.source,
     )
+
+
+def _growing(proposal: Proposal) -> str:
+    return "ForecastAboveTarget" if proposal.reason == "ForecastAboveTarget" else "LoadAboveTarget"
 
 
 def _limit_words(clamped: Clamped, autoscaling: Autoscaling) -> str:

@@ -1,0 +1,166 @@
+"""Demand as it will be when a worker that is ordered now is ready: the trend of the last half minute, where there is one.
+
+Demand is counted between looks from the workers' own totals, so it has no window's delay and stays right while workers come and
+go. Three things are told apart:
+
+    noise   a change within three standard errors of a Poisson count: no forecast
+    step    the last interval alone is higher: that is the demand now, and it is not carried any further
+    trend   a rise along a line: carried forward by the time a worker needs to become ready, to at most three times the demand
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from typing import Final
+
+from yolastic_contract.state import WorkerState
+from yolastic_operator.model import DemandInterval, Fresh, Observation, PolicyState, WorkerTotal
+from yolastic_operator.policy.workers import is_serving
+
+WINDOW_S: Final = 30.0
+"""How far back the trend looks."""
+SHORTEST_S: Final = 4.0
+"""Looks closer together make one interval."""
+LOAD_WINDOW_S: Final = 15.0
+"""The window of a worker's own rates: bounds what a worker seen for the first time can have been sent lately."""
+CERTAIN: Final = 3.0
+"""Standard errors of a Poisson count beyond which a change is no noise."""
+STRAIGHT: Final = 4.0
+"""A line explains the counts when they scatter about it with at most so many times a Poisson count's variance."""
+STEEP: Final = 6.0
+"""Where they scatter more, the slope must be so many of its own standard errors: no step, however it falls, looks like that."""
+FEWEST: Final = 4
+"""Intervals that a trend needs."""
+MOST: Final = 3.0
+"""A forecast is at most so many times the present demand."""
+FIRST_LEAD_S: Final = 30.0
+"""The time a worker needs to become ready, as long as none has told."""
+LONGEST_LEAD_S: Final = 300.0
+_KEPT_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Demand to be ready for."""
+
+    images_per_s: float
+    now_per_s: float
+    """Demand over the last interval."""
+    lead_s: float
+    """How far ahead it is; 0: a step, which is there already."""
+
+    def __str__(self) -> str:
+        if self.lead_s == 0:
+            return f"demand has just risen to {self.images_per_s:.0f}/s"
+        return f"demand will be {self.images_per_s:.0f}/s in {self.lead_s:.0f} s"
+
+
+def remember(state: PolicyState, observation: Observation, now_s: float) -> PolicyState:
+    """The state with what came since the last look; unchanged unless every serving worker has told its total."""
+    if state.counted_s is not None and now_s - state.counted_s < SHORTEST_S:
+        return state
+    told = _told(observation)
+    if told is None:
+        return state
+    known = {total.worker_id: total.images for total in state.totals}
+    came = sum(_came(one, known.get(one.worker_id)) for one in told)
+    totals = {total.worker_id: total for total in state.totals if now_s - total.seen_s <= _KEPT_S}
+    totals |= {one.worker_id: WorkerTotal(one.worker_id, one.load.demand_images or 0, now_s) for one in told}
+    intervals = tuple(past for past in state.intervals if past.start_s >= now_s - WINDOW_S - SHORTEST_S)
+    if state.counted_s is not None:
+        intervals = (*intervals, DemandInterval(state.counted_s, now_s, came))
+    return replace(state, intervals=intervals, totals=tuple(totals.values()), counted_s=now_s)
+
+
+def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -> Forecast | None:
+    """What to be ready for; None when the demand does not rise beyond its noise."""
+    recent = [one for one in intervals if one.start_s >= now_s - WINDOW_S - SHORTEST_S]
+    if len(recent) < 2 or recent[-1].end_s < now_s - WINDOW_S:
+        return None
+    latest_per_s = recent[-1].per_s
+    found = []
+    ahead_per_s = _along_the_line(recent, lead_s, now_s)
+    if ahead_per_s is not None and ahead_per_s > latest_per_s:
+        found.append(Forecast(min(ahead_per_s, MOST * latest_per_s), latest_per_s, lead_s))
+    if _is_step(recent):
+        found.append(Forecast(latest_per_s, latest_per_s, 0.0))
+    return max(found, key=lambda one: one.images_per_s, default=None)
+
+
+def counted(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
+    """Demand over the workers' own window as it was counted, images/s, noise allowed for; None when that is not known.
+
+    The workers' own rates count twice what one of them was sent before another joined, for as long as their window lasts.
+    """
+    recent = [one for one in intervals if one.end_s > now_s - LOAD_WINDOW_S]
+    if not recent or recent[0].start_s > now_s - LOAD_WINDOW_S or recent[-1].end_s < now_s - SHORTEST_S:
+        return None
+    images, seconds = sum(one.images for one in recent), sum(one.seconds for one in recent)
+    return (images + CERTAIN * math.sqrt(images)) / seconds
+
+
+def lead_s(observation: Observation) -> float:
+    """From the order of a worker to its first image, seconds: the median of those that serve."""
+    known = []
+    for view in observation.workers:
+        if not is_serving(view) or not isinstance(view.state, Fresh):
+            continue
+        state = view.state.value
+        if state.ready_after_s is not None:
+            # A container that was started again is younger than its pod: that is no time it took to start.
+            waited_s = state.started_s - view.worker.created_s
+            known.append(state.ready_after_s + (waited_s if 0 <= waited_s <= LONGEST_LEAD_S else 0.0))
+    return min(median(known), LONGEST_LEAD_S) if known else FIRST_LEAD_S
+
+
+def _told(observation: Observation) -> list[WorkerState] | None:
+    told = []
+    for view in observation.workers:
+        if isinstance(view.state, Fresh) and view.state.value.phase in {"Ready", "Draining"}:
+            if view.state.value.load.demand_images is None:
+                return None
+            told.append(view.state.value)
+        elif is_serving(view):
+            return None
+    return told
+
+
+def _came(state: WorkerState, before: int | None) -> int:
+    """Images since the last look; of a worker seen for the first time at most what came within its own window."""
+    total = state.load.demand_images or 0
+    if before is not None:
+        return max(total - before, 0)
+    return min(total, math.ceil((state.load.arrived_per_s + state.load.refused_per_s) * LOAD_WINDOW_S))
+
+
+def _is_step(recent: Sequence[DemandInterval]) -> bool:
+    """The last interval is beyond the noise of those before it."""
+    *before, last = recent
+    before = [one for one in before if one.end_s > last.start_s - LOAD_WINDOW_S]
+    if not before:
+        return False
+    before_s = sum(one.end_s - one.start_s for one in before)
+    before_images = sum(one.images for one in before)
+    per_s = (before_images + last.images) / (before_s + last.seconds)
+    error_per_s = math.sqrt(per_s * (1 / last.seconds + 1 / before_s))
+    return last.per_s - before_images / before_s > CERTAIN * error_per_s
+
+
+def _along_the_line(recent: Sequence[DemandInterval], lead_s: float, now_s: float) -> float | None:
+    """The least-squares line through the rates, carried forward; None when it does not rise, or is none."""
+    if len(recent) < FEWEST:
+        return None
+    middles_s = [(one.start_s + one.end_s) / 2 for one in recent]
+    mean_s = sum(middles_s) / len(recent)
+    mean_per_s = sum(one.per_s for one in recent) / len(recent)
+    spread = sum((at_s - mean_s) ** 2 for at_s in middles_s)
+    slope = sum((at_s - mean_s) * one.per_s for at_s, one in zip(middles_s, recent, strict=True)) / spread
+    noise = sum(max(one.images, 1) / one.seconds**2 for one in recent) / len(recent)
+    if slope <= CERTAIN * math.sqrt(noise / spread):
+        return None
+    off = [one.per_s - mean_per_s - slope * (at_s - mean_s) for at_s, one in zip(middles_s, recent, strict=True)]
+    scatter = sum(value * value for value in off) / (len(recent) - 2)
+    if scatter > STRAIGHT * noise and slope <= STEEP * math.sqrt(scatter / spread):
+        return None
+    return mean_per_s + slope * (now_s + lead_s - mean_s)

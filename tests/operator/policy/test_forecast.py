@@ -1,0 +1,169 @@
+"""Trend, step and noise; and what a forecast does to the size."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from policy_builders import autoscaled, state, view
+
+from yolastic_operator.model import DemandInterval, Fleet, Fresh, Missing, Observation, PolicyState
+from yolastic_operator.policy.demand import propose
+from yolastic_operator.policy.forecast import FIRST_LEAD_S, Forecast, counted, forecast, lead_s, remember
+
+
+def intervals(*rates, seconds=5.0):
+    return tuple(DemandInterval(i * seconds, (i + 1) * seconds, round(rate * seconds)) for i, rate in enumerate(rates))
+
+
+def ahead(*rates, lead=40.0):
+    return forecast(intervals(*rates), lead, len(rates) * 5.0)
+
+
+@pytest.mark.parametrize(
+    "rates",
+    [(), (500,), (500,) * 6, (500, 520, 490, 505, 510, 515), (600, 500, 400, 300, 200, 100), (1000, 1000, 1000, 1000, 1000, 500)],
+)
+def test_what_does_not_rise_is_not_forecast(rates):
+    assert ahead(*rates) is None
+
+
+def test_a_trend_is_carried_forward_by_the_time_a_worker_needs():
+    found = ahead(400, 427, 455, 482, 510, 537)
+    assert found is not None
+    assert found.images_per_s == pytest.approx(537 + 5.5 * 42.5, rel=0.02)
+    assert found.lead_s == 40
+    assert str(found) == f"demand will be {found.images_per_s:.0f}/s in 40 s"
+
+
+def test_a_forecast_is_at_most_three_times_the_demand():
+    found = ahead(20, 60, 100, 140, 180, 220, lead=300)
+    assert found is not None
+    assert found.images_per_s == 3 * 220
+
+
+@pytest.mark.parametrize("first", [0, 100, 500])
+@pytest.mark.parametrize("partial", [0.0, 0.3, 0.5, 0.8])
+@pytest.mark.parametrize("since", range(1, 7))
+def test_a_step_is_never_carried_further(first, partial, since):
+    rates = [first] * 6 + [first + partial * 1000] + [first + 1000] * 6
+    found = ahead(*rates[since : since + 6])
+    if found is not None:
+        assert found.images_per_s <= first + 1000
+        assert found.lead_s == 0
+
+
+def test_a_step_counts_at_once():
+    assert ahead(100, 100, 100, 100, 100, 1000) == Forecast(1000, 1000, 0.0)
+
+
+def test_poisson_noise_is_hardly_ever_taken_for_more():
+    generator, false = random.Random(5), 0
+    for _ in range(2000):
+        rate = generator.choice([2, 20, 300])
+        counts = [max(round(generator.gauss(rate * 5, (rate * 5) ** 0.5)), 0) for _ in range(6)]
+        false += forecast([DemandInterval(i * 5.0, i * 5.0 + 5, n) for i, n in enumerate(counts)], 40, 30.0) is not None
+    assert false / 2000 < 0.02
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(0, 5000), min_size=0, max_size=8), st.floats(0, 300))
+def test_a_forecast_is_within_its_bounds(counts, lead):
+    looks = [DemandInterval(i * 5.0, i * 5.0 + 5, count) for i, count in enumerate(counts)]
+    found = forecast(looks, lead, len(counts) * 5.0)
+    if found is not None:
+        assert found.now_per_s == looks[-1].per_s
+        assert found.now_per_s <= found.images_per_s <= 3 * found.now_per_s
+
+
+def test_old_intervals_say_nothing():
+    looks = intervals(100, 200, 300, 400, 500, 600)
+    assert forecast(looks, 40, 30) is not None
+    assert forecast(looks, 40, 90) is None
+
+
+def worker(name, total, per_s=0.0, *, phase="Ready", worker_id=None):
+    told = state(arrived_per_s=per_s)
+    told = told.model_copy(update={"worker_id": worker_id or name, "phase": phase})
+    told = told.model_copy(update={"load": told.load.model_copy(update={"demand_images": total})})
+    return replace(view(name), state=Fresh(told))
+
+
+def seen(*views):
+    return Observation(Fleet(len(views), tuple(one.worker for one in views), "r1"), views)
+
+
+def test_demand_is_counted_between_looks_while_workers_come_and_go():
+    policy = remember(PolicyState(), seen(worker("a", 1000)), 0.0)
+    assert policy.intervals == ()  # the first look only begins
+    policy = remember(policy, seen(worker("a", 1500, 100)), 2.0)
+    assert policy.intervals == ()  # too soon
+    policy = remember(policy, seen(worker("a", 1500, 100)), 5.0)
+    policy = remember(policy, seen(worker("a", 1750, 83), worker("b", 250, 50)), 10.0)
+    policy = remember(policy, seen(worker("b", 750, 50)), 15.0)
+    policy = remember(policy, seen(worker("b", 1250, 83), worker("c", 90000, 4)), 20.0)  # c was silent for a day
+    assert [one.images for one in policy.intervals] == [500, 500, 500, 560]
+    hours = policy
+    for turn in range(100):
+        hours = remember(hours, seen(worker("b", 1250 + turn, worker_id=f"b{turn}")), 25.0 + 5 * turn)
+    assert len(hours.intervals) <= 8
+    assert len(hours.totals) <= 26
+
+
+@pytest.mark.parametrize("silent", [replace(worker("b", 10), state=Missing("hangs")), worker("b", None)])
+def test_without_every_total_nothing_is_counted(silent):
+    policy = remember(PolicyState(), seen(worker("a", 1000)), 0.0)
+    assert remember(policy, seen(worker("a", 2000), silent), 5.0) == policy
+    assert remember(policy, seen(worker("a", 2000)), 10.0).intervals == (DemandInterval(0.0, 10.0, 1000),)
+
+
+def test_what_was_counted_knows_its_noise():
+    assert counted((), 0.0) is None
+    assert counted(intervals(100, 100), 10.0) is None  # not the whole window
+    assert counted(intervals(100, 100, 100), 15.0) == pytest.approx(100 + 3 * 1500**0.5 / 15)
+    assert counted(intervals(100, 100, 100), 25.0) is None
+
+
+def test_the_lead_is_what_workers_needed():
+    def ready(name, after_s, started_s, created_s):
+        one = worker(name, 0)
+        assert isinstance(one.state, Fresh)
+        told = one.state.value.model_copy(update={"ready_after_s": after_s, "started_s": started_s})
+        return replace(one, state=Fresh(told), worker=replace(one.worker, created_s=created_s))
+
+    assert lead_s(seen(worker("a", 0))) == FIRST_LEAD_S
+    assert lead_s(seen(ready("a", 30.0, 110.0, 100.0))) == 40.0
+    assert lead_s(seen(ready("a", 30.0, 99_000.0, 100.0))) == 30.0  # its container was started again
+    assert lead_s(seen(*(ready(name, after_s, 0.0, 0.0) for name, after_s in (("a", 20.0), ("b", 30.0), ("c", 900.0))))) == 30.0
+
+
+def loaded(name, ratio, per_s):
+    told = state(arrived_per_s=per_s)
+    load = told.load.model_copy(update={"capacity_per_s": 100.0, "ratio": ratio})
+    return replace(view(name, ratio), state=Fresh(told.model_copy(update={"load": load})))
+
+
+@pytest.mark.parametrize(
+    ("forecast_per_s", "counted_per_s", "replicas", "reason"),
+    [
+        (None, None, 2, "WithinTolerance"),
+        (100.0, None, 2, "WithinTolerance"),  # less than there is already
+        (300.0, None, 4, "ForecastAboveTarget"),
+        (300.0, 100.0, 4, "ForecastAboveTarget"),
+    ],
+)
+def test_the_larger_proposal_wins(forecast_per_s, counted_per_s, replicas, reason):
+    workers = [loaded("a", 0.8, 80.0), loaded("b", 0.8, 80.0)]
+    found = None if forecast_per_s is None else Forecast(forecast_per_s, 160.0, 40.0)
+    proposal = propose(workers, 2, autoscaled().autoscaling, ahead=found, counted_per_s=counted_per_s)
+    assert (proposal.replicas, proposal.reason) == (replicas, reason)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "counted_per_s", "replicas"),
+    [(1.6, None, 4), (1.6, 320.0, 4), (1.6, 200.0, 3), (1.6, 100.0, 2), (0.5, 10.0, 2), (0.1, 500.0, 1)],
+)
+def test_what_was_counted_twice_orders_nothing_and_shrinks_nothing(ratio, counted_per_s, replicas):
+    workers = [loaded("a", ratio, 100 * ratio), loaded("b", ratio, 100 * ratio)]
+    assert propose(workers, 2, autoscaled().autoscaling, counted_per_s=counted_per_s).replicas == replicas
