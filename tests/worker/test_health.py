@@ -2,9 +2,8 @@
 
 import pytest
 
-from yolastic_worker.health import stalled
+from yolastic_worker.health import Progress, stalled
 from yolastic_worker.lifecycle import Lifecycle
-from yolastic_worker.pipeline import Progress
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,26 @@
 The canary is work like any other, so a device that hangs while nobody asks is found too.
 """
 
+from dataclasses import dataclass
 from typing import Final
-
-from yolastic_worker.pipeline import Progress
 
 _SLOWEST_BATCHES: Final = 10.0
 _LEAST_S: Final = 10.0
 _HEARTBEAT_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Is the engine getting on? For liveness."""
+
+    waiting: int
+    running: int
+    last_s: float
+    """Monotonic: when a batch last began or ended, or the wait for one began."""
+    slowest_s: float
+    """The slowest batch known, warm-up included."""
+    finishing_since_s: float | None = None
+    """Monotonic: since when the boxes of one batch are being computed; None: of none."""
 
 
 def stalled(progress: Progress | None, heartbeat_age_s: float, now_s: float) -> str | None:

@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from math import inf
 
 from yolastic_contract.state import CeilingGrant, CeilingState, Fit, HealthState, LoadState
@@ -16,33 +15,19 @@ from yolastic_worker.admission import Accepted, Admission, Refused
 from yolastic_worker.batcher import Batcher, BatchRules, Turn
 from yolastic_worker.engine.base import Engine
 from yolastic_worker.finisher import Deliver
+from yolastic_worker.health import Progress
 from yolastic_worker.load import LoadMeter
 from yolastic_worker.metrics import WorkerMetrics
-from yolastic_worker.quarantine import Quarantine
-from yolastic_worker.recovery import MemoryCap
 from yolastic_worker.runner import Runner
 from yolastic_worker.slots import SlotPool
 from yolastic_worker.speed import SpeedModel
 from yolastic_worker.tiers import TierController
 from yolastic_worker.types import DeviceLost, Image
-from yolastic_worker.upkeep import Chore, Upkeep
+from yolastic_worker.upkeep import Chore
 from yolastic_worker.warmup import Warmth
+from yolastic_worker.wellbeing import Wellbeing
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Is the engine getting on? For liveness."""
-
-    waiting: int
-    running: int
-    last_s: float
-    """Monotonic: when a batch last began or ended, or the wait for one began."""
-    slowest_s: float
-    """The slowest batch known, warm-up included."""
-    finishing_since_s: float | None = None
-    """Monotonic: since when the boxes of one batch are being computed; None: of none."""
 
 
 class Pipeline:
@@ -71,16 +56,15 @@ class Pipeline:
         self._tiers = TierController(warmth.largest, warmth.largest)
         self._speed = SpeedModel(warmth.speed)
         self._load = LoadMeter(now_s)
-        self._cap = MemoryCap(warmth.buckets)
-        self._upkeep = Upkeep(now_s, canary=warmth.canary is not None)
-        self.quarantine = Quarantine()
+        self._well = Wellbeing(
+            warmth.buckets, now_s, canary=warmth.canary is not None, fit=warmth.memory, peak_bytes=warmth.observed_peak_bytes
+        )
+        self.quarantine = self._well.quarantine
         self._grant: CeilingGrant | None = None
         self._running = 0
         self._running_until_s: float | None = None
         self._last_s = now_s
         self._slowest_s = max((seconds for _, seconds in warmth.speed), default=0.0)
-        self._used_bytes: int | None = None
-        self._peak_bytes = warmth.observed_peak_bytes
         self._stopping = False
         self.slots = SlotPool(queue_length + 2 * warmth.largest, engine.info.height, engine.info.width)
         self._runner = Runner(
@@ -197,15 +181,15 @@ class Pipeline:
         with self._changed:
             while not self._stopping:
                 now_s, waiting = self._clock(), self._batcher.waiting
-                chore = self._upkeep.next(now_s, idle=not waiting, trial_at_s=self._cap.trial_at_s)
+                chore = self._well.next_chore(now_s, idle=not waiting)
                 if chore is not None:
                     return chore
-                limit = min(self._tiers.update(now_s, waiting), self._cap.limit)
+                limit = min(self._tiers.update(now_s, waiting), self._well.cap.limit)
                 turn = self._batcher.turn(now_s, limit, self._speed.seconds)
                 if turn.batch or turn.dropped:
                     self._start(turn.batch, now_s)
                     return turn
-                wake_s = turn.wait_until_s if waiting else self._upkeep.wake_s(self._cap.trial_at_s)
+                wake_s = turn.wait_until_s if waiting else self._well.wake_s()
                 self._changed.wait(None if wake_s is None or wake_s == inf else max(0.0, wake_s - now_s))
         return None
 
@@ -248,52 +232,45 @@ class Pipeline:
 
     def limit(self) -> int:
         """As `Desk.limit`."""
-        return self._cap.limit
+        return self._well.cap.limit
 
     def out_of_memory(self, images: int) -> int:
         """As `Desk.out_of_memory`."""
         with self._changed:
-            self._cap.out_of_memory(self._clock(), images)
+            self._well.cap.out_of_memory(self._clock(), images)
             self._set_tiers()
-            return self._cap.limit
+            return self._well.cap.limit
 
     def trial(self) -> int | None:
-        """As `Desk.trial`: not beyond the budget, which is somebody else's memory by now."""
+        """As `Desk.trial`."""
         with self._changed:
-            now_s = self._clock()
-            images = self._cap.trial(now_s)
-            self._cap.postpone(now_s)
-            budget_bytes = None if self._grant is None else self._grant.budget_bytes
-            fit = self.warmth.memory
-            beyond = images is not None and budget_bytes is not None and fit is not None and fit.at(images) > budget_bytes
-            return None if beyond else images
+            return self._well.trial(self._clock())
 
     def fitted(self, images: int) -> None:
         """As `Desk.fitted`."""
         with self._changed:
-            self._cap.fitted(self._clock(), images)
+            self._well.cap.fitted(self._clock(), images)
             self._set_tiers()
 
     def doubt(self) -> None:
         """As `Desk.doubt`; any thread."""
         with self._changed:
-            self._upkeep.doubt()
+            self._well.upkeep.doubt()
             self._changed.notify()
 
     def sang(self) -> None:
         """As `Desk.sang`."""
         with self._changed:
-            self._upkeep.sang(self._clock())
+            self._well.upkeep.sang(self._clock())
 
     def looked(self, used_bytes: int | None) -> None:
         """As `Desk.looked`."""
         with self._changed:
-            self._used_bytes = used_bytes
-            self._peak_bytes = max(filter(None, (self._peak_bytes, used_bytes)), default=None)
+            self._well.looked(used_bytes)
 
     def _set_tiers(self) -> None:
         """What was granted, or the worker's own start values, within the worker's own bound."""
-        grant, bound = self._grant, self._cap.limit
+        grant, bound = self._grant, self._well.cap.limit
         if grant is None:
             self._tiers = TierController(bound, bound)
         else:
@@ -307,9 +284,7 @@ class Pipeline:
         A smaller budget than before, or than what is in use, gives memory back before that batch.
         """
         with self._changed:
-            before = self._used_bytes if self._grant is None else self._grant.budget_bytes
-            if grant.budget_bytes is not None and before is not None and grant.budget_bytes < before:
-                self._upkeep.want_shrink()
+            self._well.budget(grant.budget_bytes)
             self._grant = grant
             self._set_tiers()
             self._changed.notify()
@@ -318,7 +293,7 @@ class Pipeline:
     def ceiling(self) -> tuple[CeilingState, CeilingGrant | None, int]:
         """(tiers, the last grant, the worker's own bound)."""
         with self._changed:
-            return self._tiers_state(), self._grant, self._cap.limit
+            return self._tiers_state(), self._grant, self._well.cap.limit
 
     def _tiers_state(self) -> CeilingState:
         budget_bytes = None if self._grant is None else self._grant.budget_bytes
@@ -327,19 +302,13 @@ class Pipeline:
     def memory_in_use(self) -> tuple[int | None, int | None]:
         """Bytes (at the last look, the most ever seen); None where the device does not tell."""
         with self._changed:
-            return self._used_bytes, self._peak_bytes
+            return self._well.used_bytes, self._well.peak_bytes
 
     def health(self) -> HealthState:
         """What went wrong lately, and since when all is known to be well."""
         now_s = self._clock()
         with self._changed:
-            sang_s = self._upkeep.canary_s
-            return HealthState(
-                out_of_memory_cap=self._cap.limit if self._cap.lowered else None,
-                next_trial_s=max(0.0, self._cap.trial_at_s - now_s) if self._cap.lowered else None,
-                quarantined_images=self.quarantine.held(now_s),
-                canary_age_s=None if sang_s is None else max(0.0, now_s - sang_s),
-            )
+            return self._well.state(now_s)
 
     def load(self) -> LoadState:
         """Demand and what becomes of it, over 15 s."""
