@@ -39,7 +39,7 @@ FIGURES: Mapping[str, Figure] = {
     "share": Figure("64 clients, share of 615/s", lambda value: f"{value:.3f}"),
     "p50": Figure("1 client, p50", lambda value: f"{value:.1f} ms", higher=False),
     "open": Figure(
-        "Poisson at 80 % of capacity, p99", lambda value: f"{value:.0f} ms" if value < 1e6 else "unanswered", higher=False
+        "Poisson at 80 % of capacity, p99", lambda value: f"{value:.0f} ms" if value < 1e6 else "not all answered", higher=False
     ),
     "untold": Figure("512 clients, 500 ms patience, not told: useful answers, share of capacity", lambda value: f"{value:.3f}"),
     "told": Figure("the same, told by header", lambda value: f"{value:.3f}"),
