@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -14,6 +15,7 @@ from planner_kit import MODELS, chain, model
 from yolastic_contract.names import BUCKETS
 from yolastic_worker.memory.planner import BatchBytes, NotPlannable, Plan, plan, plan_in_child
 from yolastic_worker.memory.planner.priors import PRIORS
+from yolastic_worker.memory.planner.skeleton import skeleton
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 MIB = 2**20
@@ -181,6 +183,36 @@ _MIXING = [helper.make_node("ReduceMax", ["t"], ["out"], axes=[0])]
 def test_what_cannot_be_planned_says_why(content, asked, words):
     with pytest.raises(NotPlannable, match=words):
         plan(content, **asked)
+
+
+def test_a_skeleton_has_all_that_a_plan_is_made_of():
+    for name in ("yolov8s", "yolov8n-fp16", "yolo11n-int8"):
+        content = model(name)
+        bones = skeleton(content)
+        assert len(bones) < len(content) / 5
+        assert skeleton(bones) == bones
+        assert plan(bones) == plan(content)
+        left, whole = onnx.load_from_string(bones).graph, onnx.load_from_string(content).graph
+        assert list(left.node) == list(whole.node)
+        assert [(t.name, t.dims, t.data_type) for t in left.initializer] == [
+            (t.name, t.dims, t.data_type) for t in whole.initializer
+        ]
+        assert [t for t in left.initializer if t.raw_data] == [
+            t for t in whole.initializer if t.ByteSize() <= 4096 and t.raw_data
+        ]
+
+
+@given(st.binary(max_size=300), st.integers(0, 20_000))
+@settings(max_examples=100, deadline=None)
+def test_no_bytes_crash_it(noise, place):
+    """Any file gives a plan or a sentence."""
+    content = bytearray((DATA / "dynamic.onnx").read_bytes())
+    place %= len(content)
+    content[place : place + len(noise)] = noise
+    for damaged in (noise, bytes(content), bytes(content[:place])):
+        with suppress(NotPlannable):
+            made = plan(damaged, max_batch=2)
+            assert made.bytes_at(1) <= made.bytes_at(2)
 
 
 def test_a_file_that_is_not_there(tmp_path):

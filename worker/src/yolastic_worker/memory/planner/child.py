@@ -7,6 +7,7 @@ from pathlib import Path
 
 from yolastic_worker.memory.planner.plan import content_of
 from yolastic_worker.memory.planner.result import NotPlannable, Plan
+from yolastic_worker.memory.planner.skeleton import skeleton
 
 
 def plan_in_child(
@@ -29,7 +30,7 @@ def plan_in_child(
         "runtime_defaults": runtime_defaults,
     }  # fmt: skip
     command = [sys.executable, "-m", "yolastic_worker.memory.planner", json.dumps(asked)]
-    content = content_of(model)
+    content = skeleton(content_of(model))  # the child need not hold the weights a second time
     try:
         done = subprocess.run(command, input=content, capture_output=True, timeout=timeout_s, check=False)
         answer = json.loads(done.stdout)

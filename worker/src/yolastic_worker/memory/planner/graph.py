@@ -11,12 +11,11 @@ from yolastic_worker.engine.metadata import EXPORT_HINT, choose_size, parse_meta
 from yolastic_worker.memory.planner.fold import Array, fold, foldable
 from yolastic_worker.memory.planner.program import ELEMENT_BYTES, HIGH, LOW, Node, Program, Shape, Tensor
 from yolastic_worker.memory.planner.result import NotPlannable
+from yolastic_worker.memory.planner.skeleton import skeleton
 from yolastic_worker.types import WorkerFailure
 
 _MOST_ROUNDS: Final = 8
 """Of inferring and folding: each makes more shapes known; two or three do for every architecture tried."""
-_KEPT_BYTES: Final = 4096
-"""Weights up to this size may be shapes and indices; the values of larger ones decide nothing."""
 _EXTERNAL: Final = 1
 _FLOAT, _HALF = 1, 10
 
@@ -41,19 +40,8 @@ def read(content: bytes, input_size: tuple[int, int] | None = None, instead: Map
     Raises:
         NotPlannable: no ONNX model, a fixed batch, or a shape that cannot be told.
     """
-    import onnx  # noqa: PLC0415 - 15 MB that only a plan needs
-
-    try:
-        model = onnx.load_from_string(content)
-    except Exception as error:
-        raise NotPlannable("the file is not an ONNX model") from error
+    model = _load(content)
     graph = model.graph
-    if not graph.node:
-        raise NotPlannable("the file is not an ONNX model")
-    if any(tensor.data_location == _EXTERNAL for tensor in graph.initializer):
-        raise NotPlannable("its weights are in another file (external data); export it as one file")
-    if any(attribute.g.node or attribute.graphs for node in graph.node for attribute in node.attribute):
-        raise NotPlannable("it has branches or loops, whose memory depends on the image")
     axes, channels_at = _input_axes(graph)
     metadata = parse_metadata({entry.key: entry.value for entry in model.metadata_props})
     sides = [axes[place] for place in (1, 2, 3) if place != channels_at]
@@ -64,11 +52,32 @@ def read(content: bytes, input_size: tuple[int, int] | None = None, instead: Map
     sized = [height, width]
     sized.insert(channels_at - 1, 3)
     element_bytes = {**ELEMENT_BYTES, **instead}
-    weights = _strip(graph, element_bytes)
+    weights = {
+        tensor.name: int(np.prod(tensor.dims, dtype=np.int64)) * element_bytes.get(tensor.data_type, 4)
+        for tensor in graph.initializer
+    }
     low = _Unrolling(model, (LOW, *sized)).run()
     high = _Unrolling(model, (HIGH, *sized)).run()
     program = _program(low, high, weights, element_bytes)
     return Reading(program, height, width, _precision(low, program))
+
+
+def _load(content: bytes) -> Any:
+    import onnx  # noqa: PLC0415 - 15 MB that only a plan needs
+
+    bones = skeleton(content)
+    try:
+        model = onnx.load_from_string(bones)
+    except Exception as error:
+        raise NotPlannable("the file is not an ONNX model") from error
+    graph = model.graph
+    if not graph.node:
+        raise NotPlannable("the file is not an ONNX model")
+    if any(tensor.data_location == _EXTERNAL for tensor in graph.initializer):
+        raise NotPlannable("its weights are in another file (external data); export it as one file")
+    if any(attribute.g.node or attribute.graphs for node in graph.node for attribute in node.attribute):
+        raise NotPlannable("it has branches or loops, whose memory depends on the image")
+    return model
 
 
 def _input_axes(graph: Any) -> tuple[list[int | None], int]:
@@ -85,19 +94,6 @@ def _input_axes(graph: Any) -> tuple[list[int | None], int]:
     if axes[3] == 3:
         return axes, 3
     raise NotPlannable("it does not take one batch of images [batch, 3, height, width]")
-
-
-def _strip(graph: Any, element_bytes: Mapping[int, int]) -> dict[str, int]:
-    """Bytes of each weight; takes the values of the large ones away, and what the file says about shapes."""
-    weights = {}
-    for tensor in graph.initializer:
-        elements = int(np.prod(tensor.dims, dtype=np.int64))
-        weights[tensor.name] = elements * element_bytes.get(tensor.data_type, 4)
-        if weights[tensor.name] > _KEPT_BYTES:
-            for values in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-                tensor.ClearField(values)
-    del graph.value_info[:]
-    return weights
 
 
 @dataclass
