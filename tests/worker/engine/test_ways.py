@@ -46,6 +46,17 @@ def test_same_answers(path: Path, way: dict[str, Any], caplog: pytest.LogCapture
     assert other.info == plain.info
 
 
+@pytest.mark.parametrize("max_batch", [1, 2])
+def test_the_smallest_workers_take_them_too(max_batch: int, caplog: pytest.LogCaptureFixture) -> None:
+    """There are more images to check with than fit into one batch."""
+    with caplog.at_level(logging.WARNING):
+        options = OnnxOptions(model=SHAPES, threads=1, max_batch=max_batch, pixel_input=True, bound=True, fixed_up_to=2)
+        engine = OnnxRuntimeEngine(options)
+    assert caplog.messages == []
+    assert isinstance(engine._feed, PixelsFeed)
+    assert sorted(engine._fixed) == [1, 2][:max_batch]
+
+
 def test_an_answer_outlives_the_next_run() -> None:
     """It is handed to another thread while the next batch runs."""
     engine = _engine(DATA / "dynamic.onnx", bound=True, pixel_input=True)

@@ -1,7 +1,7 @@
 """Images into the batch a session takes, and the batch through the session."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import cv2
 import numpy as np
@@ -12,6 +12,8 @@ from yolastic_worker.engine.base import Outputs
 from yolastic_worker.types import Pixels
 
 Batch = npt.NDArray[Any]
+_MOST_BOUND: Final = 12
+"""Batch sizes that keep their places at once: there are fewer buckets; others come from batches that were split."""
 
 
 class Feed(Protocol):
@@ -89,6 +91,8 @@ class BoundRunner(PlainRunner):
     def run(self, batch: Batch) -> Outputs:
         """As `PlainRunner.run`; the answer is a copy."""
         if len(batch) not in self._bound:
+            if len(self._bound) >= _MOST_BOUND:
+                self._bound.pop(next(iter(self._bound)))
             self._bound[len(batch)] = self._bind(batch)
         binding, source, target = self._bound[len(batch)]
         source.update_inplace(batch)

@@ -224,11 +224,15 @@ class OnnxRuntimeEngine:
         return reason is None
 
     def _wrong(self, wanted: Sequence[Canary], count: int | None = None) -> str | None:
-        """Why the answers to known images, all in one batch, are not those that are wanted."""
-        images = [wanted[index % len(wanted)] for index in range(count or len(wanted))]
-        outputs = self.run([image.pixels for image in images])
-        found = (image.differs(output, self.info.head) for image, output in zip(images, outputs, strict=True))
-        return next(filter(None, found), None)
+        """Why the answers to known images, together in batches of `count`, are not those that are wanted."""
+        together = count or min(len(wanted), self._options.max_batch)
+        for first in range(0, len(wanted), together):
+            asked = [wanted[(first + index) % len(wanted)] for index in range(together)]
+            outputs = self.run([canary.pixels for canary in asked])
+            for canary, output in zip(asked, outputs, strict=True):
+                if (reason := canary.differs(output, self.info.head)) is not None:
+                    return reason
+        return None
 
     def _open_fixed(self, content: bytes, batch_axis: str, answer: Outputs, wanted: Sequence[Canary]) -> None:
         """A session for each small batch size: smallest first, until one does not work."""
