@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from yolastic_worker.admission import Accepted, Refused
@@ -187,13 +187,16 @@ class Predict:
                 rejected.inc(len(bodies))
                 raise _refusal_of(error, index, len(bodies)) from error
         self._keep_out_quarantined(bodies)
-        if not self._pool.has_room(sum(header.large for header in headers)):
+        large = sum(header.large for header in headers)
+        if not self._pool.has_room(large):
             rejected.inc(len(bodies))
             raise Refusal(429, "overloaded", "too many large images wait to be decoded", _FAILED_RETRY_S)
         verdict = self._pipeline.admit(len(bodies), pending.deadline_s, pending.source)
         if isinstance(verdict, Refused):
             rejected.inc(len(bodies))
             raise Refusal(verdict.status, verdict.code, verdict.message, verdict.retry_after_s)
+        if large:  # they wait for each other before the queue: nothing admission could learn from
+            verdict = replace(verdict, predicted_s=None)
         return headers, verdict
 
     def _keep_out_quarantined(self, bodies: list[bytes]) -> None:
