@@ -63,7 +63,7 @@ _LITSERVE = Peer(
         Setting("timeout 50 ms, fast queue", {"timeout": 0.05, "fast_queue": True}, "timeout 50 ms, fast_queue"),
     ),
     '{"image": "%s"}',
-    note="reads JSON or forms only: the image as base64 in JSON",
+    note="the image as base64 in JSON: its handlers get JSON or forms",
 )
 _MOSEC = Peer(
     "Mosec",
@@ -79,7 +79,7 @@ _MOSEC = Peer(
     "raw",
     path="/inference",
     content_type="image/jpeg",
-    note="takes the raw bytes",
+    note="the raw bytes of the image",
 )
 _BENTOML = Peer(
     "BentoML",
@@ -106,7 +106,7 @@ _BENTOML = Peer(
     '{"images": ["%s"]}',
     program=("bentoml", "serve", "serve_bentoml:Service", "--host", "127.0.0.1", "--port", "{port}"),
     environment={"BENTOML_DO_NOT_TRACK": "True"},
-    note="batched endpoints read JSON: the image as base64",
+    note="the image as base64 in JSON, which its batched endpoints read",
 )
 _PYTRITON = Peer(
     "PyTriton",
@@ -141,7 +141,7 @@ _PYTRITON = Peer(
     content_type="application/octet-stream",
     headers=("Inference-Header-Content-Length: 0",),
     pythons=("3.11", "3.12", "3.10"),
-    note="takes the raw bytes as a binary tensor",
+    note="the raw bytes of the image as a binary tensor",
 )
 _MLSERVER = Peer(
     "MLServer",
@@ -159,6 +159,6 @@ _MLSERVER = Peer(
     ),
     json.dumps({"inputs": [{"name": "image", "shape": [1], "datatype": "BYTES", "data": ["%s"]}]}),
     path="/v2/models/yolo/infer",
-    note="the v2 protocol in JSON: the image as base64; it has no bound on its load to set",
+    note="the image as base64 in the v2 protocol's JSON. No setting bounds what it takes on",
 )
 PEERS = (_LITSERVE, _MOSEC, _BENTOML, _PYTRITON, _MLSERVER)

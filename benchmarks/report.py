@@ -46,7 +46,7 @@ def write_results(rows: Sequence[Row], comparison: Comparison | None, plant: str
 
 
 def _peer_section(peer: Peer, best: dict[str, str], tried: dict[str, dict[str, float]]) -> list[str]:
-    lines = [f"## {peer.name} {versions(peer)}", "", f"It {peer.note}.", ""]
+    lines = [f"## {peer.name} {versions(peer)}", "", f"A request is {peer.note}.", ""]
     lines += ["| setting | in words | " + " | ".join(figure.title for name, figure in FIGURES.items() if name != "told") + " |"]
     lines += ["|---|---|" + "---|" * (len(FIGURES) - 1)]
     for setting in peer.settings:
