@@ -202,7 +202,11 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--input-size", type=_size, help="WIDTHxHEIGHT; default: the model's metadata")
     _add(parser, "--backend", choices=["onnxruntime", "simulated"], default="onnxruntime")
     _add(parser, "--device", choices=["cpu", "cuda"], default="cpu")
-    _add(parser, "--simulate", default="", help="fixed_ms=20,per_image_ms=1,memory_fixed_mib=600,…; with the simulated backend")
+    _add(
+        parser, "--simulate", default="",
+        help="with the simulated backend: fixed_ms=20,per_image_ms=1,memory_fixed_mib=600,…; for tests of failures also "
+        "memory_limit_file=PATH (MiB, read before every batch) and faults=PATH (an error text a line, each fails one batch)",
+    )  # fmt: skip
     _add(parser, "--host", default="0.0.0.0", help="of the data port")  # noqa: S104 - it serves a network
     _add(parser, "--port", type=port, default=DATA_PORT)
     _add(parser, "--fd", type=fd, help="an inherited listening socket, shared with other workers, instead of --port")
