@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import re
+import select
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -38,6 +39,8 @@ _UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _MAX_TURNED_AWAY: Final = 128
 _TURNED_AWAY_S: Final = 1.0
 """So many refused connections linger for so long, so that their clients read why; more are closed at once."""
+_HUNG_UP: Final = getattr(select, "POLLRDHUP", select.POLLHUP)
+"""The peer has closed its side (Linux); elsewhere only a connection that is broken shows."""
 _BACKLOG: Final = 2048
 _STATUS_LINES: Final = {400: b"HTTP/1.1 400 Bad Request\r\n", 503: b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n"}
 
@@ -170,6 +173,7 @@ class Connection(HttpToolsProtocol):
             raise ValueError("too many requests at once on one connection")
         self._awaiting_s = None
         self.scope["watch"] = self._watch  # type: ignore[typeddict-unknown-key]
+        self.scope["gone"] = self._gone  # type: ignore[typeddict-unknown-key]
         # When the loop found its bytes: on a busy one well before its handler runs, and the client's patience runs already.
         self.scope["arrived_s"] = self.loop.time()  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
@@ -235,6 +239,14 @@ class Connection(HttpToolsProtocol):
         self._headers_bytes += size
         if self._headers_bytes > self.door.limits.header_bytes:
             raise ValueError("the headers are too long")
+
+    def _gone(self) -> bool:
+        """Has the client hung up, also where the loop has not read that far yet? Under a crowd most of what it finds is dead."""
+        if self.transport.is_closing():
+            return True
+        poller = select.poll()
+        poller.register(self.transport.get_extra_info("socket").fileno(), _HUNG_UP)
+        return bool(poller.poll(0))
 
     def _watch(self, watcher: Callable[[], None] | None) -> None:
         self._watcher = watcher

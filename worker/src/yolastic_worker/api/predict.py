@@ -119,6 +119,8 @@ class Predict:
             self._held_bytes -= own_bytes
 
     async def _predict(self, request: Request, hold: Callable[[int], None]) -> Reply:
+        if request.scope["gone"]():  # on a busy worker a request may be found after its client has hung up
+            raise ClientGone
         patience = patience_s(request.headers, self._settings.patience_s)
         files, parameters = await self._read(request, hold)
         watch: Watch = request.scope["watch"]
