@@ -116,13 +116,17 @@ class SimulatedWorker:
         """An image comes in, or is refused."""
         deadline_s = now_s + self._rules.patience_s
         verdict = self._admission.decide(
-            now_s, images=1, deadline_s=deadline_s, queue_images=self._batcher.waiting, running_until_s=self._running_until_s,
-            limit=self._tiers.ceiling, fit=self._fit,
+            now_s, images=1, deadline_s=deadline_s, queue_images=self._batcher.held, running_until_s=self._running_until_s,
+            limit=self._tiers.ceiling, fit=self._fit, line=self._batcher,
         )  # fmt: skip
         if isinstance(verdict, Refused):
             self._load.refused(now_s)
             self._tally.turned_away(now_s)
             return
+        for displaced in self._batcher.displace("", verdict.displaces, drop_oldest=False) if verdict.displaces else ():
+            self.inflight -= 1
+            self._tally.turned_away(displaced.arrived_s)
+        self._batcher.expect("", 1)
         self._load.arrived(now_s)
         self.inflight += 1
         image = _SimulatedImage(
@@ -145,7 +149,7 @@ class SimulatedWorker:
     def load(self, now_s: float) -> LoadState:
         """Demand and what becomes of it, over 15 s."""
         return self._load.state(
-            now_s, queue_images=self._batcher.waiting, queue_oldest_age_s=self._batcher.oldest_age_s(now_s),
+            now_s, queue_images=self._batcher.held, queue_oldest_age_s=self._batcher.oldest_age_s(now_s),
             inflight_images=self.inflight, fit=self._fit, ceiling=self._tiers.ceiling,
         )  # fmt: skip
 
@@ -184,6 +188,7 @@ class SimulatedWorker:
     def _start(self, batch: tuple[Image, ...], now_s: float) -> None:
         size = self._padded(len(batch))
         seconds = self._speed.seconds(size)
+        self._admission.started()
         self._batch, self._batch_from_s = batch, now_s
         self._running_until_s = None if seconds is None else now_s + seconds
         self.wake_s = now_s + self._device.seconds(size)
