@@ -24,6 +24,10 @@ WORKER_APP_NAME: Final = "yolastic-worker"
 MANAGED_BY: Final = "yolastic"
 
 FINALIZER: Final = f"{GROUP}/finalizer"
+ROTATE: Final = f"{GROUP}/rotate"
+"""Annotation by which somebody asks for a new token in a control Secret, whatever its value; the operator takes it off."""
+TOKEN_SINCE: Final = f"{GROUP}/token-since"
+"""Annotation on a control Secret: when its tokens became what they are."""
 POD_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 
 DATA_PORT: Final = 8000
@@ -33,7 +37,7 @@ DATA_PORT_NAME: Final = "http"
 CONTROL_PORT_NAME: Final = "control"
 
 CONTROL_TOKEN_KEY: Final = "token"
-"""The key in the control Secret that holds the bearer token."""
+"""The key in the control Secret that holds the bearer tokens, one a line."""
 
 API_KEYS_KEY: Final = "keys"
 """The key in the Secret of `apiKeysSecretName` that holds the lines of API keys."""
@@ -49,7 +53,7 @@ BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def control_secret_name(inference: str) -> str:
-    """Name of the Secret with the control token of an inference."""
+    """Name of the Secret with the control tokens of an inference."""
     return f"{inference}-control"
 
 

@@ -93,7 +93,8 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
     loop_settings = LoopSettings(turn_s=own.turn_seconds, stale_after_s=own.stale_after_seconds)
     surroundings = Surroundings(own.propagation_delay_seconds, own.own_namespace, own.monitoring_namespace_labels)
     control = ControlClient(session, loop_settings.control_timeout_s)
-    cluster = KubernetesCluster(api, control, surroundings, cache, runtimes, instance=own.instance)
+    token_age_s = own.control_token_days * 86400.0 or None
+    cluster = KubernetesCluster(api, control, surroundings, cache, runtimes, instance=own.instance, token_age_s=token_age_s)
     prometheus = None if own.prometheus_url is None else Prometheus(session, own.prometheus_url, own.stale_after_seconds)
 
     def make_loop(ref: Ref) -> Loop:

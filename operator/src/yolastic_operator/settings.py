@@ -38,6 +38,9 @@ class Settings:
     """How long clients may still send to a worker that is leaving, seconds: what a cluster takes to tell all its nodes that an
     endpoint is gone. Longer on large clusters or behind slow gateways; every scale-down and rollout waits for it."""
 
+    control_token_days: int = 30
+    """A token of the workers' control ports is replaced after so many days; 0: only when somebody asks. Nothing restarts."""
+
     own_namespace: str = "yolastic-system"
     """Where the operator runs; its pods may reach the workers' control ports. Default: the namespace of its service account."""
 
@@ -148,6 +151,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "turn_seconds": _number(0.5, 300),
     "stale_after_seconds": _number(1, 3600),
     "propagation_delay_seconds": _whole(0, 300),
+    "control_token_days": _whole(0, 3650),
     "own_namespace": _namespace,
     "monitoring_namespace_labels": _labels,
     "instance": str,

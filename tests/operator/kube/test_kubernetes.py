@@ -1,6 +1,7 @@
 """The cluster verbs against a real API server, with exactly the operator's rights."""
 
 import asyncio
+import base64
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -53,7 +54,10 @@ class Rig:
     def child(self, kind: str, name: str = "weld") -> Any:
         return self.server.get(CHILDREN[kind].format(self.namespace, name))
 
-    def run(self, scenario: Callable[[KubernetesCluster], Awaitable[T]]) -> T:
+    def tokens(self) -> list[str]:
+        return base64.b64decode(self.child("Secret")["data"]["token"]).decode().split()
+
+    def run(self, scenario: Callable[[KubernetesCluster], Awaitable[T]], **options: Any) -> T:
         async def connected() -> T:
             def count(verb: str, code: str) -> None:
                 self.requests[verb, code] += 1
@@ -61,7 +65,7 @@ class Rig:
             async with connect(count, str(self.server.operator_kubeconfig)) as api, aiohttp.ClientSession() as session:
                 control = ControlClient(session, timeout_s=1)
                 cache = FleetCache(time.monotonic)
-                return await scenario(KubernetesCluster(api, control, Surroundings(), cache, self.runtimes))
+                return await scenario(KubernetesCluster(api, control, Surroundings(), cache, self.runtimes, **options))
 
         return asyncio.run(connected())
 
@@ -323,3 +327,77 @@ def test_a_token_that_is_refused_is_read_again_once(rig: Rig) -> None:
 
     rig.run(scenario)
     assert tokens[1:] == ["rotated", "rotated", "wrong"]
+
+
+class Pod:
+    """A worker's control port: it takes the tokens of its file, which follows the Secret late."""
+
+    def __init__(self) -> None:
+        self.file: list[str] = []
+        self.told: list[bool] = []
+
+    async def drain(self, base_url: str, token: str) -> None:
+        self.told.append(token in self.file)
+        if not self.told[-1]:
+            raise WorkerError("status 401", 401)
+
+
+@pytest.mark.parametrize("how", ["asked", "aged", "deleted"])
+def test_a_token_is_replaced_and_no_call_is_refused(rig: Rig, how: str) -> None:
+    ref, worker, pod = rig.make(), Worker("weld-1", "r", "Ready", 0.0, address="127.0.0.1"), Pod()
+    work, path = rig.work(ref), CHILDREN["Secret"].format(rig.namespace, "weld")
+    clock = [1_795_000_000.0]
+
+    async def scenario(cluster: KubernetesCluster) -> None:
+        cluster._control = pod  # type: ignore[assignment]
+        await cluster.ensure(work, 1)
+        (first,) = pod.file = rig.tokens()
+        if how == "asked":
+            rig.server.merge(path, {"metadata": {"annotations": {"yolastic.dev/rotate": "now"}}})
+        elif how == "aged":
+            clock[0] += 8 * 86400
+        else:
+            assert rig.server.request("DELETE", path)[0] == 200
+            await cluster.drain(ref, worker)
+        await cluster.ensure(work, 1)
+        assert "yolastic.dev/rotate" not in rig.child("Secret")["metadata"]["annotations"]
+        both = rig.tokens()
+        assert both[0] == first
+        assert len(both) == 2
+        await cluster.drain(ref, worker)  # its file is the old one still
+        pod.file = both
+        await cluster.drain(ref, worker)
+        before = rig.child("Secret")
+        await cluster.ensure(work, 1)
+        assert rig.child("Secret") == before, "nothing is written while the overlap lasts"
+        clock[0] += 300
+        await cluster.ensure(work, 1)
+        assert rig.tokens() == both[1:]
+        await cluster.drain(ref, worker)
+        pod.file = both[1:]
+        await cluster.drain(ref, worker)
+        assert all(pod.told), pod.told
+
+    rig.run(scenario, token_age_s=7 * 86400.0, wall=lambda: clock[0])
+    assert len(pod.told) >= 4
+
+
+def test_a_worker_that_was_cut_off_is_still_reached(rig: Rig) -> None:
+    """Its node did not bring it the Secret while the token was replaced."""
+    ref, worker, pod = rig.make(), Worker("weld-1", "r", "Ready", 0.0, address="127.0.0.1"), Pod()
+    work, path = rig.work(ref), CHILDREN["Secret"].format(rig.namespace, "weld")
+    clock = [1_795_000_000.0]
+
+    async def scenario(cluster: KubernetesCluster) -> None:
+        cluster._control = pod  # type: ignore[assignment]
+        await cluster.ensure(work, 1)
+        pod.file = rig.tokens()
+        rig.server.merge(path, {"metadata": {"annotations": {"yolastic.dev/rotate": "now"}}})
+        for _ in range(2):
+            await cluster.ensure(work, 1)
+            clock[0] += 300
+        assert rig.tokens() != pod.file
+        await cluster.drain(ref, worker)
+
+    rig.run(scenario, wall=lambda: clock[0])
+    assert pod.told[-1]

@@ -10,6 +10,7 @@ import yaml
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.act import manifests, workload
+from yolastic_operator.act.control_token import ControlTokens
 from yolastic_operator.act.manifests import Surroundings
 from yolastic_operator.act.pod import model_claim
 from yolastic_operator.model import Ref, Workload
@@ -76,7 +77,7 @@ def build(spec: dict[str, Any], runtime: dict[str, Any], ref: Ref = REF) -> Work
 def rendered(case: str) -> list[dict[str, Any]]:
     spec, runtime, surroundings = CASES[case]
     work = build(spec, runtime)
-    return [manifests.control_secret(work, "a-token"), *manifests.render(work, surroundings)]
+    return [manifests.control_secret(work, ControlTokens(("a-token",), 1_795_000_000.0)), *manifests.render(work, surroundings)]
 
 
 class PlainDumper(yaml.SafeDumper):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from yolastic_contract import names
+from yolastic_operator.act.control_token import ControlTokens, timestamp
 from yolastic_operator.act.pod import pod_template
 from yolastic_operator.model import Workload
 
@@ -84,13 +85,13 @@ def network_policy(workload: Workload, surroundings: Surroundings) -> Manifest:
     }
 
 
-def control_secret(workload: Workload, token: str) -> Manifest:
-    """The bearer token of the control ports. The only manifest that holds a secret: never log it."""
-    encoded = base64.b64encode(token.encode()).decode()
-    return _child("v1", "Secret", workload, names.control_secret_name(workload.ref.name)) | {
-        "type": "Opaque",
-        "data": {names.CONTROL_TOKEN_KEY: encoded},
-    }
+def control_secret(workload: Workload, held: ControlTokens) -> Manifest:
+    """The bearer tokens of the control ports, a line each. The only manifest that holds a secret: never log it."""
+    manifest = _child("v1", "Secret", workload, names.control_secret_name(workload.ref.name))
+    if held.since_s is not None:
+        manifest["metadata"]["annotations"] = {names.TOKEN_SINCE: timestamp(held.since_s)}
+    encoded = base64.b64encode("\n".join(held.tokens).encode()).decode()
+    return manifest | {"type": "Opaque", "data": {names.CONTROL_TOKEN_KEY: encoded}}
 
 
 def with_replicas(manifest: Manifest, replicas: int) -> Manifest:

@@ -1,7 +1,5 @@
 """The cluster verbs on Kubernetes: server-side apply, the scale subresource, the control ports of pods."""
 
-import base64
-import binascii
 import secrets
 import time
 import uuid
@@ -14,7 +12,8 @@ from pydantic import ValidationError
 from yolastic_contract import names
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_contract.state import CeilingGrant, WorkerState
-from yolastic_operator.act import manifests
+from yolastic_operator.act import control_token, manifests
+from yolastic_operator.act.control_token import ControlTokens
 from yolastic_operator.act.manifests import Manifest, Surroundings
 from yolastic_operator.cluster.api import ApiError, KubernetesApi
 from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
@@ -52,16 +51,20 @@ class KubernetesCluster:
         runtimes: Mapping[str, Mapping[str, Any]],
         *,
         instance: str = names.OPERATOR_NAME,
+        token_age_s: float | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
+        """Control tokens older than `token_age_s` seconds are replaced; None: only when somebody asks."""
         self._api = api
         self._control = control
         self._surroundings = surroundings
         self._cache = cache
         self._runtimes = runtimes
         self._instance = instance
+        self._token_age_s = token_age_s
         self._wall = wall
-        self._tokens: dict[Ref, str] = {}
+        self._tokens: dict[Ref, tuple[str, ...]] = {}
+        """Control tokens in the order to try them."""
         self._missing: dict[str, float] = {}
         """Runtimes that were asked for, with the time from which to ask again."""
         self._mine: set[tuple[Ref, str]] = set()
@@ -181,14 +184,18 @@ class KubernetesCluster:
         self._cache.put("deployment", await self._api.apply(path, manifest))
 
     async def _ensure_secret(self, workload: Workload) -> None:
-        """The token is made once and kept for as long as the Secret lives."""
-        wanted = manifests.control_secret(workload, "")
-        live = await self._owned(wanted)
-        token = _token_in(live) or secrets.token_urlsafe(TOKEN_BYTES)
-        wanted = manifests.control_secret(workload, token)
-        if live is None or any(live.get(key) != wanted[key] for key in ("type", "data")) or not _same_owner(live, wanted):
+        """Make or replace the control token where that is due."""
+        ref = workload.ref
+        live = await self._owned(manifests.control_secret(workload, ControlTokens()))
+        held, known = control_token.read(live), self._tokens.get(ref, ())
+        due = control_token.following(held, known, self._wall(), self._token_age_s, lambda: secrets.token_urlsafe(TOKEN_BYTES))
+        wanted = manifests.control_secret(workload, due)
+        if live is None or held.since_s != due.since_s or not _same_secret(live, wanted):
             await self._api.apply(_path(wanted), wanted)
-        self._tokens[workload.ref] = token
+        if held.asked:
+            # After the new token: whoever fails between the two finds both lines, and only takes the wish off.
+            await self._api.merge(_path(wanted), {"metadata": {"annotations": {names.ROTATE: None}}})
+        self._tokens[ref] = control_token.remembered(due.tokens, known)
 
     async def _owned(self, manifest: Manifest) -> Manifest | None:
         """The child as it is; None when there is none.
@@ -214,28 +221,39 @@ class KubernetesCluster:
                 raise
 
     async def _authorized(self, ref: Ref, call: Callable[[str], Awaitable[None]]) -> None:
-        """A call to a control port; a token that is refused is read again, once."""
-        token = self._tokens.get(ref)
-        if token is not None:
-            try:
-                return await call(token)
-            except WorkerError as error:
-                if error.status != 401:
-                    raise
-        secret = await self._api.get(_path_of("Secret", ref, names.control_secret_name(ref.name)))
-        token = _token_in(secret)
-        if token is None:
+        """A call to a control port; when all known tokens are refused the Secret is read again, once."""
+        known = self._tokens.get(ref, ())
+        refusal = await _refused(call, known)
+        if known and refusal is None:
+            return
+        held = control_token.read(await self._api.get(_path_of("Secret", ref, names.control_secret_name(ref.name))))
+        new = tuple(token for token in held.tokens if token not in known)
+        if new:
+            self._tokens[ref] = control_token.remembered(held.tokens, known)
+            refusal = await _refused(call, new)
+        elif refusal is None:
             raise ClusterError(f"Secret {names.control_secret_name(ref.name)} holds no control token yet")
-        self._tokens[ref] = token
-        return await call(token)
+        if refusal is not None:
+            raise refusal
 
 
-def _token_in(secret: Mapping[str, Any] | None) -> str | None:
-    encoded = ((secret or {}).get("data") or {}).get(names.CONTROL_TOKEN_KEY)
-    try:
-        return base64.b64decode(encoded, validate=True).decode("ascii") if encoded else None
-    except (binascii.Error, UnicodeDecodeError):
-        return None
+async def _refused(call: Callable[[str], Awaitable[None]], tokens: Sequence[str]) -> WorkerError | None:
+    """The refusal when each of the tokens is; None as soon as one is accepted, or without any."""
+    refusal = None
+    for token in tokens:
+        try:
+            await call(token)
+        except WorkerError as error:
+            if error.status != 401:
+                raise
+            refusal = error
+        else:
+            return None
+    return refusal
+
+
+def _same_secret(live: Manifest, wanted: Manifest) -> bool:
+    return all(live.get(key) == wanted[key] for key in ("type", "data")) and _same_owner(live, wanted)
 
 
 def _same_owner(live: Manifest, wanted: Manifest) -> bool:
