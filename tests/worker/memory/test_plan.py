@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -123,6 +124,8 @@ def test_between_and_beyond_the_planned_batches_it_is_a_line():
     made = Plan("cpu", "FP32", 64, 64, 5, 100, 1.0, rows, ())
     assert [made.bytes_at(batch) for batch in (1, 2, 3, 4, 100)] == [110, 120, 130, 140, 1100]
     assert [made.largest(budget) for budget in (0, 109, 110, 135, 1105)] == [0, 0, 1, 3, 100]
+    flat = replace(made, batches=tuple(replace(row, total_bytes=100) for row in rows))
+    assert [flat.largest(budget) for budget in (99, 100)] == [0, 4]
 
 
 def test_no_batch_above_the_limit_is_planned():
@@ -151,6 +154,14 @@ def _circle(made):
     made.graph.node.extend([helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Relu", ["y"], ["x"])])
 
 
+def _unmade(made):
+    made.graph.node[1].input[1] = "nobody"
+
+
+def _torn(made):
+    made.graph.initializer[0].dims[0] += 1
+
+
 _COUNTING = [helper.make_node("NonZero", ["t"], ["n"]), helper.make_node("Cast", ["n"], ["out"], to=TensorProto.FLOAT)]
 _MIXING = [helper.make_node("ReduceMax", ["t"], ["out"], axes=[0])]
 
@@ -172,6 +183,8 @@ _MIXING = [helper.make_node("ReduceMax", ["t"], ["out"], axes=[0])]
         (_edited(_two_inputs), {}, "does not take one batch of images"),
         (_edited(_branch), {}, "branches or loops"),
         (_edited(_circle), {}, "in a circle"),
+        (_edited(_unmade), {}, "it reads nobody, which nothing makes|cannot be told"),
+        (_edited(_torn), {}, "damaged"),
         (
             chain([helper.make_node("NonZero", ["t"], ["n"]), helper.make_node("Cast", ["n"], ["out"], to=1)], {}),
             {},

@@ -221,6 +221,12 @@ def ints(*values):
         ("Unsqueeze", [ints(1), ints(7)], {}, None),
         ("Expand", [ints(5), ints(2_000_000)], {}, None),
         ("Tile", [np.zeros(2_000_000), ints(1)], {}, None),
+        # nor does anybody's file make an array of a terabyte here
+        ("Expand", [ints(5), ints(10**6, 10**6)], {}, None),
+        ("ConstantOfShape", [ints(10**6, 10**6)], {}, None),
+        ("Tile", [np.zeros(1000), ints(10**9)], {}, None),
+        ("Range", [np.int64(0), np.int64(10**12), np.int64(1)], {}, None),
+        ("Range", [np.int64(0), np.int64(9), np.int64(0)], {}, None),
     ],
 )
 def test_arithmetic_on_shapes(op, inputs, attributes, value):

@@ -3,6 +3,7 @@
 Shape inference does not follow values through these operators; with the values at hand it does. Only small arrays are followed.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -12,9 +13,18 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Attributes = Mapping[str, Any]
 _MOST_ELEMENTS: Final = 1_000_000
+"""The grid of a head has some ten thousand; an outer product of two such is no shape arithmetic any more."""
 _DTYPES: Final[Mapping[int, Any]] = {
     1: np.float32, 2: np.uint8, 3: np.int8, 5: np.int16, 6: np.int32, 7: np.int64, 9: np.bool_, 10: np.float16, 11: np.float64,
 }  # fmt: skip
+
+
+def _sides(sides: Array, already: int = 1) -> list[int]:
+    """A shape to make an array of; too large a one is refused before it takes memory."""
+    wanted = [int(side) for side in sides.reshape(-1)]
+    if math.prod(wanted) * already > _MOST_ELEMENTS:
+        raise ValueError("too large to follow")
+    return wanted
 
 
 def _axes(inputs: Sequence[Array], attributes: Attributes) -> tuple[int, ...]:
@@ -47,11 +57,12 @@ def _slice(inputs: Sequence[Array], _: Attributes) -> Array:
 
 def _constant_of_shape(inputs: Sequence[Array], attributes: Attributes) -> Array:
     value = attributes.get("value", np.zeros(1, np.float32))
-    return np.full([int(side) for side in inputs[0]], value.reshape(-1)[0], value.dtype)
+    return np.full(_sides(inputs[0]), value.reshape(-1)[0], value.dtype)
 
 
 def _range(inputs: Sequence[Array], _: Attributes) -> Array:
     start, end, step = (float(array) if array.dtype.kind == "f" else int(array) for array in inputs)
+    _sides(np.asarray([(end - start) // step]))
     return np.arange(start, end, step).astype(inputs[0].dtype)
 
 
@@ -71,7 +82,7 @@ _OPERATORS: Final[Mapping[str, Callable[[Sequence[Array], Attributes], Any]]] = 
     "ConstantOfShape": _constant_of_shape,
     "Div": _divide,
     "Equal": lambda i, _: i[0] == i[1],
-    "Expand": lambda i, _: i[0] * np.ones([int(side) for side in i[1]], i[0].dtype),
+    "Expand": lambda i, _: i[0] * np.ones(_sides(i[1], i[0].size), i[0].dtype),
     "Flatten": lambda i, a: i[0].reshape(int(np.prod(i[0].shape[: a.get("axis", 1)])), -1),
     "Floor": lambda i, _: np.floor(i[0]),
     "Gather": lambda i, a: np.take(i[0], i[1].astype(np.int64), a.get("axis", 0)),
@@ -86,7 +97,7 @@ _OPERATORS: Final[Mapping[str, Callable[[Sequence[Array], Attributes], Any]]] = 
     "Slice": _slice,
     "Squeeze": _squeeze,
     "Sub": lambda i, _: i[0] - i[1],
-    "Tile": lambda i, _: np.tile(i[0], [int(side) for side in i[1]]),
+    "Tile": lambda i, _: np.tile(i[0], _sides(i[1], i[0].size)),
     "Transpose": lambda i, a: np.transpose(i[0], a.get("perm")),
     "Unsqueeze": _unsqueeze,
     "Where": lambda i, _: np.where(i[0], i[1], i[2]),

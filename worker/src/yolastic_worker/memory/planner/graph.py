@@ -40,6 +40,15 @@ def read(content: bytes, input_size: tuple[int, int] | None = None, instead: Map
     Raises:
         NotPlannable: no ONNX model, a fixed batch, or a shape that cannot be told.
     """
+    try:
+        return _read(content, input_size, instead)
+    except NotPlannable:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, MemoryError) as error:  # what a damaged file leads to
+        raise NotPlannable("the file is damaged") from error
+
+
+def _read(content: bytes, input_size: tuple[int, int] | None, instead: Mapping[int, int]) -> Reading:
     model = _load(content)
     graph = model.graph
     axes, channels_at = _input_axes(graph)
@@ -244,6 +253,9 @@ def _program(low: _Unrolling, high: _Unrolling, weights: Mapping[str, int], elem
     outputs = tuple(entry.name for entry in low.model.graph.output if entry.name in made)
     tensors |= {name: _tensor(name, low, high, ELEMENT_BYTES) for name in (*inputs, *outputs)}
     read = {name for node in nodes for name in node.inputs if name} - tensors.keys()
+    unknown = next((name for name in read if name not in weights and name not in low.values), None)
+    if unknown is not None:
+        raise NotPlannable(f"it reads {unknown}, which nothing makes")
     return Program(
         nodes=nodes, inputs=inputs, outputs=outputs, tensors=tensors,
         weights={name: weights[name] if name in weights else low.values[name].nbytes for name in read},

@@ -76,6 +76,8 @@ class Plan:
     def largest(self, budget_bytes: int) -> int:
         """The largest batch within the budget, 0 when not even one image fits."""
         fit = self.fit
+        if fit.per_image <= 0:
+            return self.batches[-1].images if fit.fixed <= budget_bytes else 0
         batch = max(0, math.floor((budget_bytes - fit.fixed) / fit.per_image)) + 1
         while batch and self.bytes_at(batch) > budget_bytes:
             batch -= 1
