@@ -12,7 +12,7 @@ from yolastic_worker.api.multipart import parse_form, parse_source
 from yolastic_worker.api.parameters import Parameters, parse_parameters, patience_s, tells_patience
 from yolastic_worker.api.remote import Remote, Url, Watch
 from yolastic_worker.api.ultralytics import render_boxes, render_image, render_response
-from yolastic_worker.decode import DecodePool, Header, ImageRefused, decode, letterbox, read_header
+from yolastic_worker.decode import DecodePool, Header, ImageRefused, decode_as, letterbox, read_header
 from yolastic_worker.limits import Limits
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
@@ -134,7 +134,7 @@ class Predict:
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
         headers, accepted = self._admit(bodies, pending)
         for index, (body, header) in enumerate(zip(bodies, headers, strict=True)):
-            self._pool.submit(header.pixels, self._stage, pending, index, body)
+            self._pool.submit(header.pixels, self._stage, pending, index, body, header)
         timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
         watch(lambda: self._leave(pending))
         try:
@@ -213,7 +213,7 @@ class Predict:
                 self._metrics.quarantined.inc()
                 raise _refusal_of(Quarantined(), index, len(bodies))
 
-    def _stage(self, pending: Pending, index: int, body: bytes) -> None:
+    def _stage(self, pending: Pending, index: int, body: bytes, header: Header) -> None:
         """Decode into a slot and queue it; runs in the decode pool."""
         slots = self._pipeline.slots
         image = Image(
@@ -227,7 +227,7 @@ class Predict:
             if pending.cancelled:
                 image.outcome = Outcome.EXPIRED if time.monotonic() >= pending.deadline_s else Outcome.CANCELLED
             else:
-                image.geometry = letterbox(decode(body, self._settings.limits), self._height, self._width, image.pixels)
+                image.geometry = letterbox(decode_as(header, body), self._height, self._width, image.pixels)
         except ImageRefused as error:
             image.outcome, image.error = Outcome.REJECTED, error
         except Exception as error:

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from yolastic_worker.decode.header import ImageRefused, read_header
+from yolastic_worker.decode.header import Header, ImageRefused, read_header
 from yolastic_worker.decode.png import PngRefused, tidy
 from yolastic_worker.limits import DEFAULT_LIMITS, ImageFormat, Limits
 from yolastic_worker.types import Pixels
@@ -18,9 +18,17 @@ def decode(body: bytes, limits: Limits = DEFAULT_LIMITS) -> Pixels:
     Grey becomes three equal channels, alpha is dropped, 16 bit become 8. Releases the GIL while it decodes.
 
     Raises:
-        ImageRefused: as `read_header`; also 400 when the data are broken or of a variant that is not supported.
+        ImageRefused: as `read_header` and `decode_as`.
     """
-    header = read_header(body, limits)
+    return decode_as(read_header(body, limits), body)
+
+
+def decode_as(header: Header, body: bytes) -> Pixels:
+    """As `decode`, for a body whose header has been read.
+
+    Raises:
+        ImageRefused: 400 when the data are broken or of a variant that is not supported.
+    """
     if header.format is ImageFormat.PNG:
         try:
             body = tidy(body)
