@@ -93,7 +93,11 @@ class Request:
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits = DEFAULT_LIMITS) -> None:
         self.scope, self._receive, self._limits = scope, receive, limits
-        self.arrived_s: float = scope.get("arrived_s") or time.monotonic()
+        now_s = time.monotonic()
+        found_s = min(now_s, scope.get("arrived_s", now_s))
+        self.arrived_s: float = found_s - (now_s - found_s)
+        """When its client sent it, as far as that can be known: as long as it waited in the loop after it was found, so long had
+        it probably waited in the socket before. On a loop that is not busy both are nothing."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
