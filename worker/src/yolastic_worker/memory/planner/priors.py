@@ -34,8 +34,8 @@ class Prior:
     """g: times the block, what the runtime's arena takes for it."""
 
 
-_CPU_PROCESS = Figure(120 * _MIB, "resident memory of four workers less their weights and batches: 114 to 118 MiB")
-_CPU_LOADING = Figure(2.1, "the same four workers (YOLOv8 n and s, YOLO11n, YOLO26n)")
+_CPU_PROCESS = Figure(125 * _MIB, "memory fits of four workers (YOLOv8 n and s, YOLO11n, YOLO26n) less their weights")
+_CPU_LOADING = Figure(1.5, "the same four workers: 1 to 2")
 _CPU_WORKSPACE = Figure(0, "part of the growth")
 _CUDA_PROCESS = Figure(500 * _MIB, "published: 345 to 574 MB for small networks; by device, not measured here")
 _CUDA_LOADING = Figure(1.2, "assumed; not measured here")
@@ -44,11 +44,11 @@ _CUDA_WORKSPACE = Figure(32 * _MIB, "ONNX Runtime's bound for a convolution with
 PRIORS: Final[Mapping[tuple[str, bool], Prior]] = {
     ("cpu", False): Prior(
         _CPU_PROCESS, _CPU_LOADING, _CPU_WORKSPACE,
-        Figure(1.0, "resident memory of workers at batch 1 to 8: 0.86 to 0.94, in FP16 0.97, in INT8 0.87; rounded up"),
+        Figure(1.15, "memory fits of the same four workers at batch 1 to 8: 0.94 to 1.15; the largest"),
     ),
     ("cpu", True): Prior(
         _CPU_PROCESS, _CPU_LOADING, _CPU_WORKSPACE,
-        Figure(1.9, "the same with a memory pattern, the runtime's default: 1.8 and 1.9"),
+        Figure(1.9, "resident memory of a session with a memory pattern, the runtime's default: YOLOv8n 1.9, YOLO11n 1.8"),
     ),
     ("cuda", False): Prior(
         _CUDA_PROCESS, _CUDA_LOADING, _CUDA_WORKSPACE,
