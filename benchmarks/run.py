@@ -18,6 +18,7 @@ from types import FrameType
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks import report
+from benchmarks.abuse import abuse
 from benchmarks.client import ROOT, client_words
 from benchmarks.common import Row
 from benchmarks.cpu import around_the_engine
@@ -62,6 +63,10 @@ class Run:
     def overload(self) -> list[Row]:
         """Too many clients, and bursts."""
         return overload(self.seconds + 2, self.repeats)
+
+    def abuse(self) -> list[Row]:
+        """An honest client beside strangers who mean ill."""
+        return abuse(self.seconds + 4, self.repeats)
 
     def real(self) -> list[Row]:
         """YOLO11n on the CPU."""
@@ -124,7 +129,7 @@ class Run:
         print(f"== {name}: {time.monotonic() - began_s:.0f} s", flush=True)
 
 
-_FULL = ("side_by_side", "overload", "real", "cpu", "factory", "memory", "operator", "soak")
+_FULL = ("side_by_side", "overload", "abuse", "real", "cpu", "factory", "memory", "operator", "soak")
 
 
 def _ended(number: int, frame: FrameType | None) -> None:
