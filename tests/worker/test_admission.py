@@ -85,11 +85,11 @@ def test_work_ahead_and_the_own_batch_must_fit(
 ) -> None:
     asked = {"queue": queue, "images": images, "running_until_s": running_until_s, "limit": limit}
     enough_s = predicted_s
-    if queue or (running_until_s or -1) > 0:  # with work ahead some margin is kept from the first: a tenth, at most 50 ms
-        enough_s = min(predicted_s / 0.9, predicted_s + 0.050)
+    if queue or (running_until_s or -1) > 0:  # with work ahead some margin is kept from the first: a fifth, at most 50 ms
+        enough_s = min(predicted_s / 0.8, predicted_s + 0.050)
     verdict = decide(busy(), patience_s=enough_s + 1e-6, **asked)  # type: ignore[arg-type]
     assert isinstance(verdict, Accepted)
-    assert verdict.predicted_s == pytest.approx(predicted_s)
+    assert verdict.predicted_s == pytest.approx(predicted_s, rel=1e-3)
     assert not verdict.probe
     late = decide(busy(), patience_s=enough_s - 1e-6, **asked)  # type: ignore[arg-type]
     assert isinstance(late, Refused)
@@ -236,9 +236,9 @@ def test_more_images_than_may_ever_wait_are_told_so() -> None:
         (200, 0.2, Waiting(ahead=40), False, 0),  # of which it waits for 122 ms in its source's turn
         (256, 0.2, Waiting(ahead=40, may_go=2), False, 2),
         (256, 0.2, Waiting(ahead=40), False, None),
-        (66, 0.141, Waiting(oldest=2), False, None),  # with 66 before it too late, with 64 in time
-        (66, 0.141, Waiting(oldest=2), True, 2),
-        (66, 0.141, Waiting(oldest=1), True, None),
+        (66, 0.159, Waiting(oldest=2), False, None),  # with 66 before it too late, with 64 in time
+        (66, 0.159, Waiting(oldest=2), True, 2),
+        (66, 0.159, Waiting(oldest=1), True, None),
         (200, 0.2, Waiting(oldest=200), True, None),  # two places would not help
     ],
 )
@@ -259,7 +259,7 @@ def test_a_full_queue_keeps_no_source_from_its_share(
 def test_a_newcomer_does_not_make_a_batch_late_for_those_it_joins() -> None:
     admission = busy()
     running = {"running_until_s": 0.030}
-    assert isinstance(decide(admission, patience_s=0.060, **running), Accepted)  # alone it ends after 51 ms
+    assert isinstance(decide(admission, patience_s=0.066, **running), Accepted)  # alone it ends after 51 ms
     assert isinstance(decide(admission, patience_s=0.200, queue=1, images=1, **running), Accepted)
     late = decide(admission, patience_s=10.0, queue=2, images=20, **running)
     assert isinstance(late, Refused), "73 ms would do for the newcomers, not for the first"

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from yolastic_contract.state import Fit
 
-_LEARNING: Final = 0.2
+_LEARNING: Final = 0.4
 """Share of what an answer was later than expected that the margin takes over at once."""
 _HALF_LIFE_S: Final = 5.0
 """The margin halves in this time unless late answers hold it up: it settles near the latest percent of the answers."""
@@ -16,7 +16,7 @@ _MAX_MARGIN: Final = 0.5
 _PROBE_EVERY_S: Final = 0.5
 """When nothing was accepted for this long, one request is, whatever the estimate says."""
 _MAX_RETRY_AFTER_S: Final = 60
-_LEAST_MARGIN: Final = 0.1
+_LEAST_MARGIN: Final = 0.2
 """Share of a client's patience kept as margin where there is work ahead, learned or not: a burst is too short to learn from."""
 _LEAST_MARGIN_S: Final = 0.050
 """The most that this may be."""
@@ -39,7 +39,7 @@ class Accepted:
     """Come in."""
 
     predicted_s: float | None
-    """Seconds from now to the answer as predicted, without the margin; None while nothing is known. For `observe_late`."""
+    """Seconds from now within which the answer is expected; None while nothing is known. For `observe_late`."""
     probe: bool = False
     """Let through against the estimate, so that a bad estimate heals."""
     displaces: int = 0
@@ -98,9 +98,9 @@ class Admission:
             return refused
         for ahead, displaces in self._ways(ask, over):
             if self._fits(ask, ahead, shares=ahead == queue_images - displaces):
-                return self._accept(ask, ahead, Accepted(ask.predicted_s(ahead), displaces=displaces))
+                return self._accept(ask, ahead, displaces)
         if now_s - self._accepted_s >= _PROBE_EVERY_S:
-            return self._accept(ask, queue_images - over, Accepted(ask.predicted_s(queue_images - over), True, over))
+            return self._accept(ask, queue_images - over, over, probe=True)
         patience_ms = (deadline_s - now_s) * 1e3
         message = f"no answer is possible within {patience_ms:.0f} ms: {queue_images} images wait already"
         return Refused(429, ask.retry_after_s, message)
@@ -150,11 +150,16 @@ class Admission:
             margin_s = max(margin_s, min(_LEAST_MARGIN * patience_s, _LEAST_MARGIN_S))
         return min(margin_s, _MAX_MARGIN * patience_s)
 
-    def _accept(self, ask: "_Ask", ahead: int, verdict: Accepted) -> Accepted:
+    def _accept(self, ask: "_Ask", ahead: int, displaces: int, *, probe: bool = False) -> Accepted:
         self._accepted_s = ask.now_s
-        promised_s = ask.deadline_s - self._margin_for(ask, ahead, ask.deadline_s - ask.now_s)
-        self._tightest_s = promised_s if ahead % ask.limit == 0 else min(self._tightest_s, promised_s)
-        return verdict
+        patience_s = ask.deadline_s - ask.now_s
+        promise_s = patience_s - self._margin_for(ask, ahead, patience_s)
+        tightest_s = inf if ahead % ask.limit == 0 else self._tightest_s
+        self._tightest_s = min(tightest_s, ask.now_s + promise_s)
+        predicted_s = ask.predicted_s(ahead)
+        if predicted_s is not None and ask.running_s:  # its batch may still grow, as long as the promise holds: that is not late
+            predicted_s = max(predicted_s, min(ask.full_s(ahead), promise_s))
+        return Accepted(predicted_s, probe, displaces)
 
     def observe_late(self, predicted_s: float, actual_s: float) -> None:
         """An accepted request was answered or has expired, `actual_s` after it was accepted: learn how late answers are."""
@@ -194,6 +199,11 @@ class _Ask:
     def predicted_s(self, ahead: int) -> float | None:
         """Seconds until its last image is answered, with `ahead` images before it; None while nothing is known."""
         return None if self.fit is None else self.running_s + _work_s(ahead + self.images, self.limit, self.fit)
+
+    def full_s(self, ahead: int) -> float:
+        """The same if its batch fills up."""
+        batches = -(-(ahead + self.images) // self.limit)
+        return self.running_s + _work_s(batches * self.limit, self.limit, self.fit)
 
     def yields(self, images: int, drop_oldest: bool) -> bool:
         """Do others give up so many places?"""
