@@ -37,6 +37,8 @@ MOST: Final = 3.0
 FIRST_LEAD_S: Final = 30.0
 """The time a worker needs to become ready, as long as none has told."""
 LONGEST_LEAD_S: Final = 300.0
+BETWEEN_TURNS_S: Final = 5.0
+"""A rise is seen by the next turn: that late is the order."""
 _KEPT_S: Final = 120.0
 
 
@@ -101,7 +103,7 @@ def counted(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
 
 
 def lead_s(observation: Observation) -> float:
-    """From the order of a worker to its first image, seconds: the median of those that serve."""
+    """From a rise in demand to the first image of a worker that is ordered for it, seconds: the median of those that serve."""
     known = []
     for view in observation.workers:
         if not is_serving(view) or not isinstance(view.state, Fresh):
@@ -111,7 +113,7 @@ def lead_s(observation: Observation) -> float:
             # A container that was started again is younger than its pod: that is no time it took to start.
             waited_s = state.started_s - view.worker.created_s
             known.append(state.ready_after_s + (waited_s if 0 <= waited_s <= LONGEST_LEAD_S else 0.0))
-    return min(median(known), LONGEST_LEAD_S) if known else FIRST_LEAD_S
+    return (min(median(known), LONGEST_LEAD_S) if known else FIRST_LEAD_S) + BETWEEN_TURNS_S
 
 
 def _told(observation: Observation) -> list[WorkerState] | None:
