@@ -90,7 +90,11 @@ async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
 def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession, metrics: Metrics) -> handlers.Deps:
     cache = FleetCache(time.monotonic)
     runtimes: dict[str, Any] = {}
-    loop_settings = LoopSettings(turn_s=own.turn_seconds, stale_after_s=own.stale_after_seconds)
+    loop_settings = LoopSettings(
+        turn_s=own.turn_seconds,
+        propagation_delay_s=own.propagation_delay_seconds,
+        stale_after_s=own.stale_after_seconds,
+    )
     surroundings = Surroundings(own.propagation_delay_seconds, own.own_namespace, own.monitoring_namespace_labels)
     control = ControlClient(session, loop_settings.control_timeout_s)
     token_age_s = own.control_token_days * 86400.0 or None

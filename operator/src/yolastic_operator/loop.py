@@ -47,6 +47,8 @@ class LoopSettings:
     """A status in which only shown numbers moved is written at most this often."""
     control_timeout_s: float = 2.0
     """The longest one worker may take to answer."""
+    propagation_delay_s: float = 0.0
+    """How long clients may not know yet of a worker that became ready, seconds."""
     stale_after_s: float = 60.0
     """A state older than this is Missing instead of Stale."""
 
@@ -76,7 +78,7 @@ class Loop:
         self._wall = wall
         self._telemetry = telemetry or NoTelemetry()
         self._complaints = Complaints(ref)
-        self._effects = Effects(cluster, ref, self._complaints, settings.control_timeout_s)
+        self._effects = Effects(cluster, ref, self._complaints, settings.control_timeout_s, settings.propagation_delay_s)
         self._observer = Observer(
             cluster,
             ref,
@@ -187,7 +189,7 @@ class Loop:
     ) -> float:
         unconfirmed = await self._effects.grant(observation, decision.ceiling)
         resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
-        await self._effects.rebalance(observation)
+        rebalancing = await self._effects.rebalance(observation, self._monotonic())
         size = observation.fleet.replicas or 0
         changes = self._ceiling_change(facts.now_s, size, decision.ceiling)
         if resized.begun:
@@ -199,7 +201,7 @@ class Loop:
         status = folding.fold(previous, replace(facts, conditions=trouble, changes=changes, scaled=resized.ordered))
         self._tell(observation, decision, status, changes)
         await self._publish(status)
-        busy = unconfirmed or resized.waiting
+        busy = unconfirmed or resized.waiting or rebalancing
         return min(self._settings.busy_turn_s, self._settings.turn_s) if busy else self._settings.turn_s
 
     def _ceiling_change(self, now_s: float, size: int, decision: CeilingDecision | None) -> list[DecisionStatus]:

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -174,6 +175,21 @@ def test_new_workers_get_their_share(world: Any) -> None:
     it.run_until(lambda: it.ready == 2)
     it.run(10)
     assert it.cluster.told("rebalance") == ["worker-1"]
+
+
+def test_connections_made_before_all_had_heard_are_made_once_more(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.settings = replace(it.settings, propagation_delay_s=4.0)
+    it.restart()
+    it.run(30)
+    assert it.cluster.told("rebalance") == [], "the first has nobody to share with"
+    it.cluster.demand_per_s = 1.4 * CAPACITY_PER_S
+    it.run_until(lambda: bool(it.cluster.told("rebalance")))
+    joined_s = it.now_s
+    it.run_until(lambda: len(it.cluster.told("rebalance")) == 2)
+    assert 4 <= it.now_s - joined_s <= 5.5, "turns come every second until then"
+    it.run(30)
+    assert it.cluster.told("rebalance") == ["worker-1", "worker-1"]
 
 
 def test_a_grant_is_pushed_until_confirmed(world: Any) -> None:

@@ -27,15 +27,21 @@ class Resized:
 class Effects:
     """Acts on one inference; remembers who is on the way out and who was ready."""
 
-    def __init__(self, cluster: Cluster, ref: Ref, complaints: Complaints, timeout_s: float) -> None:
+    def __init__(
+        self, cluster: Cluster, ref: Ref, complaints: Complaints, timeout_s: float, propagation_delay_s: float = 0.0
+    ) -> None:
+        """`propagation_delay_s`: until all clients have heard of a worker that became ready, seconds."""
         self._cluster = cluster
         self._ref = ref
         self._complaints = complaints
         self._timeout_s = timeout_s
+        self._propagation_delay_s = propagation_delay_s
         self._leaving: Mapping[str, float] = {}
         self._unbidden: Mapping[str, float] = {}
         self._dismissed: Mapping[str, float] = {}
         self._ready: frozenset[str] | None = None
+        self._again: tuple[float, frozenset[str]] | None = None
+        """When to rebalance once more, and whom to tell then."""
 
     async def grant(self, observation: Observation, decision: CeilingDecision | None) -> bool:
         """Push the tiers to whoever does not work with them; True when somebody did not, so confirmation is due."""
@@ -82,14 +88,23 @@ class Effects:
         # An order without victims grows, or gives up workers that were never made.
         return Resized(begun or not step.victims, ordered=True, waiting=bool(step.waiting))
 
-    async def rebalance(self, observation: Observation) -> None:
-        """When workers became ready, let the others go of their keep-alive connections, so that the new get their share."""
+    async def rebalance(self, observation: Observation, now_s: float) -> bool:
+        """When workers became ready, let the others go of their keep-alive connections, so that the new get their share.
+
+        At once, and again when all clients have heard of the new ones: a connection made anew before that goes to an old one.
+        True while that is still to come.
+        """
         ready = {worker.name: worker for worker in observation.fleet.workers if worker.ready and worker.phase == "Ready"}
         before, self._ready = self._ready, frozenset(ready)
-        if before is None or self._ready <= before:
-            return
-        old = [worker for name, worker in ready.items() if name in before and name not in self._leaving]
+        told: frozenset[str] = frozenset()
+        if before is not None and self._ready - before:
+            told = self._ready & before
+            self._again = (now_s + self._propagation_delay_s, told) if told and self._propagation_delay_s else None
+        elif self._again is not None and now_s >= self._again[0]:
+            told, self._again = self._again[1] & self._ready, None
+        old = [ready[name] for name in sorted(told - self._leaving.keys())]
         await asyncio.gather(*(self._ask(worker, "rebalance", self._cluster.rebalance(self._ref, worker)) for worker in old))
+        return self._again is not None
 
     async def _ask(self, worker: Worker, what: str, call: Awaitable[None]) -> None:
         """One call to a worker; when it fails the next turn sees by `/state` that it is still to do."""
