@@ -1,0 +1,55 @@
+"""A worker that joins gets its share though every client holds a keep-alive connection."""
+
+import re
+import time
+
+from cluster_kit.cluster import Cluster
+from cluster_kit.services import ModelServer
+from cluster_kit.traffic import Client
+from cluster_kit.yolastic import IMAGE, SHAPES, Inference, digest, served, simulated_runtime
+
+PACE = "fixed_ms=1000,per_image_ms=5,memory_fixed_mib=200,memory_per_image_mib=5,memory_limit_mib=2048"
+CLIENTS = 100
+WITHIN_S = 10.0
+LEAST_SHARE = 0.7
+ANSWERED = re.compile(r'^yolastic_images_total\{[^}]*outcome="ok"[^}]*\} (\S+)', re.MULTILINE)
+
+
+def test_a_new_worker_gets_its_share_within_ten_seconds(
+    cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
+) -> None:
+    cluster.apply(simulated_runtime("shared-out", worker_image, PACE))
+    inference = Inference(cluster, namespace, "shared-out").apply(
+        models.http_uri("shapes.onnx"),
+        digest(SHAPES),
+        runtime="shared-out",
+        replicas=1,
+        batching={"policy": "Fixed", "maxSize": 128},
+        objective={"latencyMilliseconds": 5000},
+        drain={"timeoutSeconds": 20},
+    )
+    inference.await_ready_replicas(1)
+    served(client, inference)
+    (old,) = inference.pods()
+
+    def answered() -> dict[str, float]:
+        """Images that each worker has answered since its start."""
+        texts = {
+            pod["metadata"]["name"]: client.get(f"http://{pod['status']['podIP']}:9000/metrics")[1] for pod in inference.pods()
+        }
+        return {name: sum(float(value) for value in ANSWERED.findall(text)) for name, text in texts.items()}
+
+    with client.load(inference.url, IMAGE, clients=CLIENTS, limit_s=120) as load:
+        cluster.kubectl("patch", "yolo", inference.name, "-n", namespace, "--type=merge", "-p", '{"spec": {"replicas": 2}}')
+        inference.await_ready_replicas(2)
+        joined_s = time.monotonic()
+        time.sleep(max(0.0, joined_s + WITHIN_S - time.monotonic()))
+        before = answered()
+        time.sleep(4)
+        after = answered()
+    counts = {name: after[name] - before[name] for name in after}
+    assert len(counts) == 2
+    share = sum(count for name, count in counts.items() if name != old["metadata"]["name"]) / (sum(counts.values()) / 2)
+    print(f"share of the new worker {WITHIN_S:g} s after it was ready: {share:.2f}; {load.report.codes}")
+    assert load.report.failed == 0, load.report.failures
+    assert share >= LEAST_SHARE, counts
