@@ -103,7 +103,16 @@ def filled(node: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
     return full
 
 
-@pytest.mark.parametrize("extra", [{}, {"autoscaling": {"maxReplicas": 4}}, {"batching": {"maxSize": 8}}, {"replicas": 0}])
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {},
+        {"autoscaling": {"maxReplicas": 4}},
+        {"autoscaling": {"maxReplicas": 4, "fallback": {}}},
+        {"batching": {"maxSize": 8}},
+        {"replicas": 0},
+    ],
+)
 def test_defaults_of_the_api_server_are_those_of_the_models(extra: dict[str, Any]) -> None:
     body = {"model": {"uri": "https://h/m.onnx", "sha256": "0" * 64}} | extra
     stored = filled(schema(CRDS["yoloinferences"])["properties"]["spec"], body)
@@ -136,7 +145,7 @@ def test_columns_show_fields_that_exist() -> None:
 
 def test_rules_name_fields_that_exist_and_carry_a_message() -> None:
     rules = [(path, rule, node) for one in CRDS.values() for path, node in nodes(schema(one)) for rule in _rules(node)]
-    assert len(rules) == 8
+    assert len(rules) == 10
     for path, rule, node in rules:
         assert rule["message"], path
         inner = node

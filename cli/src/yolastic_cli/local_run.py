@@ -33,7 +33,7 @@ class LocalRun:
         )
         self._where = f"{host}:{port}"
         # Whoever looks on sits beside it: the status is as good as its last turn.
-        settings = LoopSettings(turn_s=turn_s, busy_turn_s=min(turn_s, 0.5), status_every_s=turn_s)
+        settings = LoopSettings(turn_s=turn_s, busy_turn_s=min(turn_s, 0.5), status_every_s=turn_s, ages_every_s=turn_s / 2)
         self._loop = Loop(self.cluster, inference.ref, settings)
         self._stack = AsyncExitStack()
 

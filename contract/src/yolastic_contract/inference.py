@@ -49,6 +49,29 @@ class Model(Resource):
     """Secret of the same namespace for http(s): keys `username` and `password`, or `token` (bearer)."""
 
 
+class Fallback(Resource):
+    """What to do when no worker's load has been known for long."""
+
+    model_config = ConfigDict(
+        json_schema_extra=refuse_unless(
+            cel("self.policy == 'Hold' || has(self.replicas)", "the policies Static and AtLeast need replicas", ".replicas")
+        )
+    )
+
+    failure_duration_seconds: Annotated[int, Field(ge=1, le=86400)] = 180
+    """Without usable figures for so long the policy applies; before that the size is held."""
+    policy: Literal["Hold", "Static", "AtLeast"] = "Hold"
+    """Hold: keep the size; Static: go to `replicas`, up or down within behavior; AtLeast: go up to `replicas`, never down."""
+    replicas: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Workers for Static and AtLeast, at most maxReplicas."""
+
+    @model_validator(mode="after")
+    def _sized(self) -> "Fallback":
+        if self.policy != "Hold" and self.replicas is None:
+            raise ValueError("the policies Static and AtLeast need replicas")
+        return self
+
+
 class Autoscaling(Resource):
     """How many workers, as the Horizontal Pod Autoscaler would decide, from the workers' load ratio."""
 
@@ -60,9 +83,16 @@ class Autoscaling(Resource):
                 "scaleDownLoadPercent must be below targetLoadPercent",
                 ".scaleDownLoadPercent",
             ),
+            cel(
+                "!has(self.fallback) || !has(self.fallback.replicas) || self.fallback.replicas <= self.maxReplicas",
+                "fallback.replicas must not exceed maxReplicas",
+                ".fallback.replicas",
+            ),
         )
     )
 
+    mode: Literal["Active", "Advisory", "Paused"] = "Active"
+    """Active: decide and act; Advisory: decide and tell, change nothing; Paused: hold the size and the batch ceiling."""
     min_replicas: Annotated[int, Field(ge=1, le=1000)] = 1
     """Never fewer workers than this."""
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
@@ -75,6 +105,8 @@ class Autoscaling(Resource):
     """Trend: order for the demand there will be when a new worker is ready, where the last half minute shows it; None: do not."""
     behavior: Behavior | None = None
     """Exactly autoscaling/v2: windows, policies, selectPolicy, tolerance."""
+    fallback: Fallback = Fallback()
+    """What to do when no worker's load has been known for long."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Autoscaling":
@@ -82,6 +114,8 @@ class Autoscaling(Resource):
             raise ValueError("minReplicas must not exceed maxReplicas")
         if self.scale_down_load_percent >= self.target_load_percent:
             raise ValueError("scaleDownLoadPercent must be below targetLoadPercent")
+        if self.fallback.replicas is not None and self.fallback.replicas > self.max_replicas:
+            raise ValueError("fallback.replicas must not exceed maxReplicas")
         return self
 
 
@@ -285,6 +319,17 @@ class DecisionStatus(Resource):
     """Why, in one CamelCase word."""
     message: Annotated[str, Field(max_length=512)]
     """Why, with the numbers."""
+    advice: bool | None = None
+    """True: what mode Active would have done; nothing was changed."""
+
+
+class ExplanationStep(Resource):
+    """One step of the sum behind the present size and ceiling."""
+
+    about: Annotated[str, Field(max_length=32)]
+    """Which step: Workers Figures Load Forecast Survivors Windows Room Fallback Mode Result Ceiling Written."""
+    text: Annotated[str, Field(max_length=512)]
+    """What it came to, with the numbers."""
 
 
 class AutoscalingStatus(Resource):
@@ -292,6 +337,10 @@ class AutoscalingStatus(Resource):
 
     recommended_replicas: NonNegativeInt32 | None = None
     """What the metrics alone would ask for, before windows, rates and bounds."""
+    advised_replicas: NonNegativeInt32 | None = None
+    """Mode Advisory alone: the size that Active would order."""
+    metrics_lost_time: Timestamp | None = None
+    """Since when there are no figures to act on; absent while there are. The fallback counts from here."""
     last_scale_time: Timestamp | None = None
     """When the number of workers was last changed."""
     limited_by: Annotated[str, Field(max_length=64)] | None = None
@@ -300,6 +349,10 @@ class AutoscalingStatus(Resource):
     """The signals the decision rests on."""
     decisions: Annotated[list[DecisionStatus], Field(max_length=5)] = []
     """The last five, newest first."""
+    explained_time: Timestamp | None = None
+    """When the explanation was written: it is written again when more than ages and noise changes."""
+    explanation: Annotated[list[ExplanationStep], Field(max_length=16)] = []
+    """The present decision in words, step by step; `yolastic explain NAME` prints it. Empty: nothing is decided."""
 
 
 class InferenceStatus(Resource):

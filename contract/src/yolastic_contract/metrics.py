@@ -70,11 +70,22 @@ _TURNS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _OBJECT: Final = ("namespace", "inference")
 
 DESIRED_REPLICAS: Final = Metric("yolastic_operator_desired_replicas", "gauge", "Workers wanted.", _OBJECT)
+RECOMMENDED_REPLICAS: Final = Metric(
+    "yolastic_operator_recommended_replicas",
+    "gauge",
+    "Workers the decision comes to, after windows, rates and bounds; mode Active orders them.",
+    _OBJECT,
+)
 READY_REPLICAS: Final = Metric("yolastic_operator_ready_replicas", "gauge", "Workers ready.", _OBJECT)
 OPERATOR_BATCH_CEILING: Final = Metric(
     "yolastic_operator_batch_ceiling", "gauge", "Granted batch ceiling and its bounds.", (*_OBJECT, "bound")
 )
-DECISIONS: Final = Metric("yolastic_operator_decisions_total", "counter", "Changes decided, by reason.", (*_OBJECT, "reason"))
+DECISIONS: Final = Metric(
+    "yolastic_operator_decisions_total",
+    "counter",
+    "Changes decided, by reason; in mode Advisory with Advice before it.",
+    (*_OBJECT, "reason"),
+)
 OBSERVATION_AGE: Final = Metric(
     "yolastic_operator_observation_age_seconds", "gauge", "Age of the newest sample a decision used.", (*_OBJECT, "source")
 )
@@ -84,5 +95,6 @@ API_REQUESTS: Final = Metric(
 )
 
 OPERATOR_METRICS: Final = (
-    DESIRED_REPLICAS, READY_REPLICAS, OPERATOR_BATCH_CEILING, DECISIONS, OBSERVATION_AGE, TURN_SECONDS, API_REQUESTS,
+    DESIRED_REPLICAS, RECOMMENDED_REPLICAS, READY_REPLICAS, OPERATOR_BATCH_CEILING, DECISIONS, OBSERVATION_AGE, TURN_SECONDS,
+    API_REQUESTS,
 )  # fmt: skip

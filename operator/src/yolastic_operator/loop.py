@@ -10,11 +10,11 @@ from yolastic_contract.inference import DecisionStatus, InferenceSpec, Inference
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.act import events, workload
 from yolastic_operator.act import status as folding
+from yolastic_operator.act.changes import Changes, reason_of, written
 from yolastic_operator.act.complaints import Complaints
-from yolastic_operator.act.effects import Effects
+from yolastic_operator.act.effects import Effects, Resized
 from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
 from yolastic_operator.model import (
-    CeilingDecision,
     ConditionUpdate,
     Decision,
     Fleet,
@@ -45,6 +45,8 @@ class LoopSettings:
     """The children are applied again this often though nothing changed: repairs what others deleted or edited."""
     status_every_s: float = 30.0
     """A status in which only shown numbers moved is written at most this often."""
+    ages_every_s: float = math.inf
+    """The same for a status in which only the ages and numbers of the explanation moved; by default that is never written."""
     control_timeout_s: float = 2.0
     """The longest one worker may take to answer."""
     propagation_delay_s: float = 0.0
@@ -97,7 +99,7 @@ class Loop:
         """Revision and generation that were applied last."""
         self._ensured_s = 0.0
         self._url: str | None = None
-        self._told_ceiling: int | None = None
+        self._changes = Changes(self._written)
 
     async def turn(self, spec: InferenceSpec, generation: int, status: Mapping[str, Any]) -> float:
         """One turn; returns the seconds to wait before the next one.
@@ -126,8 +128,15 @@ class Loop:
     def _seeded(self, status: Mapping[str, Any]) -> InferenceStatus:
         if self._status is None:
             self._status = self._written = folding.read(status)
-            self._told_ceiling = self._status.batch.ceiling
+            self._changes = Changes(self._status)
+            self._policy = PolicyState(lost_s=self._lost_s(self._status))
         return self._status
+
+    def _lost_s(self, status: InferenceStatus) -> float | None:
+        """Since when there were no figures before this process began, on its own clock."""
+        lost_time = status.autoscaling.metrics_lost_time
+        lost_wall_s = None if lost_time is None else folding.seconds(lost_time)
+        return None if lost_wall_s is None else self._monotonic() - max(self._wall() - lost_wall_s, 0.0)
 
     async def _turn(self, previous: InferenceStatus, facts: folding.Facts) -> float:
         trouble: list[ConditionUpdate] = []
@@ -187,36 +196,29 @@ class Loop:
         decision: Decision,
         trouble: list[ConditionUpdate],
     ) -> float:
-        unconfirmed = await self._effects.grant(observation, decision.ceiling)
-        resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
-        rebalancing = await self._effects.rebalance(observation, self._monotonic())
+        unconfirmed, rebalancing, resized = False, False, Resized()
+        if decision.mode == "Active":
+            unconfirmed = await self._effects.grant(observation, decision.ceiling)
+            resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
+            rebalancing = await self._effects.rebalance(observation, self._monotonic())
         size = observation.fleet.replicas or 0
-        changes = self._ceiling_change(facts.now_s, size, decision.ceiling)
-        if resized.begun:
-            changes.append(
-                _change(facts.now_s, size, decision.replicas.desired, decision.replicas.reason, decision.replicas.message)
-            )
+        changes = self._changes.of(decision, size, begun=resized.begun, now_s=self._monotonic(), wall_s=facts.now_s)
         if resized.failure is not None:
             trouble.append(ConditionUpdate("ScalingActive", "False", "ScaleFailed", resized.failure))
-        status = folding.fold(previous, replace(facts, conditions=trouble, changes=changes, scaled=resized.ordered))
+        done = written(observation, decision, resized)
+        status = folding.fold(previous, replace(facts, conditions=trouble, changes=changes, scaled=resized.ordered, written=done))
         self._tell(observation, decision, status, changes)
         await self._publish(status)
         busy = unconfirmed or resized.waiting or rebalancing
         return min(self._settings.busy_turn_s, self._settings.turn_s) if busy else self._settings.turn_s
 
-    def _ceiling_change(self, now_s: float, size: int, decision: CeilingDecision | None) -> list[DecisionStatus]:
-        if decision is None or decision.tiers.ceiling == self._told_ceiling:
-            return []
-        change = _change(now_s, size, size, f"LimitedBy{decision.limited_by}", decision.message)
-        change = change.model_copy(update={"batch_from": self._told_ceiling, "batch_to": decision.tiers.ceiling})
-        self._told_ceiling = decision.tiers.ceiling
-        return [change]
-
     async def _publish(self, status: InferenceStatus) -> None:
         self._status = status
         now_s = self._monotonic()
-        rests = self._written_s is not None and now_s - self._written_s < self._settings.status_every_s
-        if status == self._written or (rests and folding.same_but_for_numbers(status, self._written)):
+        since_s = math.inf if self._written_s is None else now_s - self._written_s
+        if since_s <= self._settings.ages_every_s and folding.same_but_for_ages(status, self._written):
+            return
+        if since_s < self._settings.status_every_s and folding.same_but_for_numbers(status, self._written):
             return
         try:
             await self._cluster.write_status(self._ref, folding.render(status))
@@ -229,8 +231,10 @@ class Loop:
 
     def _tell(self, observation: Observation, decision: Decision, status: InferenceStatus, changes: list[DecisionStatus]) -> None:
         for change in changes:
-            self._telemetry.decision(self._ref, change.reason)
+            self._telemetry.decision(self._ref, reason_of(change))
+        advised = decision.replicas.advised
         self._telemetry.sizes(self._ref, decision.replicas.desired, status.ready_replicas)
+        self._telemetry.recommended(self._ref, decision.replicas.desired if advised is None else advised)
         if decision.ceiling is not None:
             bounds = decision.ceiling.bounds
             known = {"spec": bounds.spec, "memory": bounds.memory, "latency": bounds.latency, "efficiency": bounds.efficiency}
@@ -246,11 +250,6 @@ class Loop:
 def _age_s(reading: Reading[Any]) -> float:
     # A figure that stood still through an outage would look like health.
     return math.inf if isinstance(reading, Missing) else reading.age_s
-
-
-def _change(time_s: float, start: int, end: int, reason: str, message: str) -> DecisionStatus:
-    time_text = folding.timestamp(time_s)
-    return DecisionStatus(time=time_text, from_=start, to=end, reason=reason[:64], message=message[:512])
 
 
 def _first_size(spec: InferenceSpec, previous: InferenceStatus) -> int:

@@ -17,6 +17,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._desired = _gauge(contract.DESIRED_REPLICAS, registry)
+        self._recommended = _gauge(contract.RECOMMENDED_REPLICAS, registry)
         self._ready = _gauge(contract.READY_REPLICAS, registry)
         self._ceiling = _gauge(contract.OPERATOR_BATCH_CEILING, registry)
         self._decisions = _counter(contract.DECISIONS, registry)
@@ -37,6 +38,10 @@ class Metrics:
         """Workers wanted and ready."""
         self._desired.labels(*_object(ref)).set(desired)
         self._ready.labels(*_object(ref)).set(ready)
+
+    def recommended(self, ref: Ref, replicas: int) -> None:
+        """Workers the decision comes to, whether or not the mode lets it be carried out."""
+        self._recommended.labels(*_object(ref)).set(replicas)
 
     def ceiling(self, ref: Ref, bounds: Mapping[str, int]) -> None:
         """Granted ceiling and its bounds, images; a bound that does not bind any more has no series."""
@@ -60,7 +65,7 @@ class Metrics:
     def forget(self, ref: Ref) -> None:
         """The inference is gone, and with it its series."""
         labels = {"namespace": ref.namespace, "inference": ref.name}
-        for metric in (self._desired, self._ready, self._ceiling, self._decisions, self._ages, self._turns):
+        for metric in (self._desired, self._recommended, self._ready, self._ceiling, self._decisions, self._ages, self._turns):
             metric.remove_by_labels(labels)
 
 

@@ -10,6 +10,7 @@ from yolastic_contract.state import WorkerState
 T = TypeVar("T")
 
 Source = Literal["Prometheus", "Workers"]
+Mode = Literal["Active", "Advisory", "Paused"]
 WorkerPhase = Literal["Pending", "Starting", "Ready", "Draining", "Failed", "Terminating"]
 
 
@@ -158,6 +159,16 @@ class WorkerTotal:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a decision in words, noted where it was computed."""
+
+    about: str
+    """Which step: one of those that the status names."""
+    text: str
+    """What it came to, with every number."""
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyState:
     """What decisions remember from one turn to the next; a restart starts from the current size."""
 
@@ -177,6 +188,8 @@ class PolicyState:
     """What the last turn granted."""
     revision: str | None = None
     """The revision whose workers the tiers were granted to: another one starts from its own fits."""
+    lost_s: float | None = None
+    """Since when workers serve and none has usable figures; None: there are some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +260,14 @@ class ReplicaDecision:
     load_ratio: float | None = None
     """Mean over the workers that counted."""
     source: Source | None = None
+    advised: int | None = None
+    """Mode Advisory alone: the size that Active would order; `desired` is then the size there is."""
+    lost_for_s: float | None = None
+    """How long there have been no usable figures, seconds; None: there are some."""
+    fallback: bool = False
+    """The fallback policy decides instead of figures."""
+    steps: tuple[Step, ...] = ()
+    """The sum, step by step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +281,10 @@ class Decision:
     """Workers that should go because fewer are wanted, those that drain already first: ordered size less the desired one."""
     conditions: tuple[ConditionUpdate, ...]
     state: PolicyState
+    mode: Mode = "Active"
+    """Only Active is carried out; otherwise nothing is sent to workers and no size is ordered."""
+    explanation: tuple[Step, ...] = ()
+    """What was seen, each step of the sum, and what it came to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ class Telemetry(Protocol):
     def sizes(self, ref: Ref, desired: int, ready: int) -> None:
         """Workers wanted and ready."""
 
+    def recommended(self, ref: Ref, replicas: int) -> None:
+        """Workers the decision comes to, whether or not the mode lets it be carried out."""
+
     def ceiling(self, ref: Ref, bounds: Mapping[str, int]) -> None:
         """Granted ceiling (`effective`) and the bounds that are known: `spec` `memory` `latency` `efficiency`, images."""
 
@@ -32,6 +35,9 @@ class NoTelemetry:
         """Forget it."""
 
     def sizes(self, ref: Ref, desired: int, ready: int) -> None:
+        """Forget it."""
+
+    def recommended(self, ref: Ref, replicas: int) -> None:
         """Forget it."""
 
     def ceiling(self, ref: Ref, bounds: Mapping[str, int]) -> None:

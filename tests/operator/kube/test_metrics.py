@@ -18,6 +18,7 @@ def filled() -> tuple[Metrics, CollectorRegistry]:
     metrics.request("apply", "200")
     metrics.turn(REF, 0.02)
     metrics.sizes(REF, desired=3, ready=2)
+    metrics.recommended(REF, 4)
     metrics.ceiling(REF, {"effective": 16, "spec": 32, "latency": 16})
     metrics.decision(REF, "LoadAboveTarget")
     metrics.observation_age(REF, "Workers", 0.5)

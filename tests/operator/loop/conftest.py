@@ -22,6 +22,7 @@ class Figures:
     turns: list[float] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     desired: list[tuple[int, int]] = field(default_factory=list)
+    recommendations: list[int] = field(default_factory=list)
     ceilings: list[Mapping[str, int]] = field(default_factory=list)
     ages: list[tuple[Source, float | None]] = field(default_factory=list)
 
@@ -30,6 +31,9 @@ class Figures:
 
     def sizes(self, ref: Ref, desired: int, ready: int) -> None:
         self.desired.append((desired, ready))
+
+    def recommended(self, ref: Ref, replicas: int) -> None:
+        self.recommendations.append(replicas)
 
     def ceiling(self, ref: Ref, bounds: Mapping[str, int]) -> None:
         self.ceilings.append(bounds)

@@ -18,6 +18,8 @@ class Resized:
     """Growing was ordered, or the first step of shrinking taken: a change to tell."""
     ordered: bool = False
     """A size was ordered in this turn."""
+    size: int | None = None
+    """Which one."""
     waiting: bool = False
     """Workers drain; the order waits for them."""
     failure: str | None = None
@@ -86,7 +88,7 @@ class Effects:
         self._dismissed = {**self._dismissed, **dict.fromkeys(step.victims, now_s)}
         self._leaving = {name: since_s for name, since_s in step.leaving.items() if name not in step.victims}
         # An order without victims grows, or gives up workers that were never made.
-        return Resized(begun or not step.victims, ordered=True, waiting=bool(step.waiting))
+        return Resized(begun or not step.victims, ordered=True, size=step.order, waiting=bool(step.waiting))
 
     async def rebalance(self, observation: Observation, now_s: float) -> bool:
         """When workers became ready, let the others go of their keep-alive connections, so that the new get their share.

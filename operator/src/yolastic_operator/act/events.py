@@ -17,6 +17,7 @@ _GOOD: Final = {
     ("Ready", "True"): "Ready",
     ("ModelLoaded", "True"): "ModelLoaded",
     ("MetricsAvailable", "True"): "MetricsAvailable",
+    ("FallbackActive", "False"): "FallbackLeft",
 }
 _BAD: Final = {
     ("Ready", "False"): "NotReady",
@@ -24,6 +25,7 @@ _BAD: Final = {
     ("MemoryBudgetResolved", "False"): "MemoryBudgetUnresolved",
     ("MetricsAvailable", "False"): "MetricsUnavailable",
     ("ScalingLimited", "True"): "ScalingLimited",
+    ("FallbackActive", "True"): "FallbackEntered",
 }
 
 
@@ -49,6 +51,11 @@ def _new_decisions(before: InferenceStatus, after: InferenceStatus) -> Iterator[
 
 
 def _decision_events(change: DecisionStatus) -> Iterator[Event]:
+    if change.advice:
+        size = f"{change.to} workers instead of {change.from_}" if change.from_ != change.to else ""
+        ceiling = f"batches of up to {change.batch_to} images" if change.batch_from != change.batch_to else ""
+        yield Event("Normal", "Advised", f"{size or ceiling}: {change.message}")
+        return
     if change.from_ != change.to:
         yield Event("Normal", "Rescaled", f"from {change.from_} to {change.to} workers: {change.message}")
     if change.batch_from != change.batch_to:
@@ -63,7 +70,8 @@ def _condition_event(before: Condition | None, after: Condition) -> Event | None
     if event is not None:
         turned = before is None or before.status != after.status
         # Metrics that are there from the beginning are nothing to tell; that they came back is.
-        told = turned and (after.type != "MetricsAvailable" or (before is not None and before.status == "False"))
+        away = {"MetricsAvailable": "False", "FallbackActive": "True"}.get(after.type)
+        told = turned and (away is None or _was(before, away))
         return Event("Normal", event, after.message or after.reason) if told else None
     event = _BAD.get((after.type, after.status))
     if event is None or not _is_fault(before, after):

@@ -14,6 +14,7 @@ from yolastic_contract.inference import (
     BatchStatus,
     Condition,
     DecisionStatus,
+    ExplanationStep,
     InferenceSpec,
     InferenceStatus,
     LatencyStatus,
@@ -25,11 +26,13 @@ from yolastic_contract.metrics import LOAD_RATIO
 from yolastic_contract.names import worker_labels
 from yolastic_contract.quantity import format_bytes, parse_bytes, parse_quantity
 from yolastic_operator.act.ceilings import applied_replicas
-from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Missing, Observation, Ref
+from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Missing, Observation, Ref, Step
 from yolastic_operator.policy.conditions import TYPES
 from yolastic_operator.policy.workers import current_revision
 
 KEPT_DECISIONS: Final = 5
+MOST_STEPS: Final = 16
+STEP_LENGTH: Final = 512
 NOISE: Final = 0.05
 """A measured number that moved by less than this share is left as it was: an idle turn then writes nothing."""
 BOUND_NOISE: Final = 0.1
@@ -58,11 +61,21 @@ class Facts:
     """Changes of size or ceiling that this turn made, oldest first."""
     scaled: bool = False
     """A new size was ordered."""
+    written: str = ""
+    """What this turn sent to workers and ordered, in words."""
 
 
 def timestamp(time_s: float) -> str:
     """Unix time as Kubernetes writes it."""
     return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(time: str) -> float | None:
+    """Unix time of what `timestamp` wrote; None for anything else."""
+    try:
+        return datetime.strptime(time, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
 
 
 def read(status: Mapping[str, Any]) -> InferenceStatus:
@@ -98,7 +111,10 @@ def fold(previous: InferenceStatus, facts: Facts) -> InferenceStatus:
         update["replicas"] = len(live)
         update["ready_replicas"] = sum(worker.ready for worker in live)
         update["model"] = _model(facts.observation, facts.spec)
-    if facts.decision is not None and facts.observation is not None:
+    if facts.decision is None:
+        # The sum of a turn before explains nothing about a spec that is refused.
+        update["autoscaling"] = _unexplained(previous.autoscaling)
+    elif facts.observation is not None:
         update["desired_replicas"] = facts.decision.replicas.desired
         update["autoscaling"] = _autoscaling(previous.autoscaling, facts, facts.decision)
         if facts.decision.ceiling is None:
@@ -116,7 +132,16 @@ def with_conditions(
 ) -> InferenceStatus:
     """The status with these conditions and nothing else changed: for a spec that cannot be read."""
     conditions = _merged(previous.conditions, updates, generation, now_s)
-    return previous.model_copy(update={"observed_generation": generation, "conditions": conditions})
+    update = {"observed_generation": generation, "conditions": conditions, "autoscaling": _unexplained(previous.autoscaling)}
+    return previous.model_copy(update=update)
+
+
+def same_but_for_ages(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """The two differ at most in the numbers of their explanations: nothing to write at all."""
+    before, after = (status.autoscaling for status in (one, other))
+    if _about(before.explanation) != _about(after.explanation):
+        return False
+    return other == one.model_copy(update={"autoscaling": before.model_copy(update=_explained(after))})
 
 
 def same_but_for_numbers(one: InferenceStatus, other: InferenceStatus) -> bool:
@@ -127,11 +152,28 @@ def same_but_for_numbers(one: InferenceStatus, other: InferenceStatus) -> bool:
 def _essence(status: InferenceStatus) -> dict[str, Any]:
     essence = render(status)
     for condition in essence["conditions"]:
-        condition["message"] = re.sub(r"\d+(\.\d+)?", "#", condition["message"])
+        condition["message"] = _without_numbers(condition["message"])
     for metric in essence["autoscaling"]["metrics"]:
         metric["current"] = "#"
-    essence["autoscaling"].pop("recommendedReplicas", None)
+    for name in ("recommendedReplicas", "explanation", "explainedTime"):
+        essence["autoscaling"].pop(name, None)
     return essence
+
+
+def _about(explanation: Iterable[ExplanationStep]) -> list[tuple[str, str]]:
+    return [(step.about, _without_numbers(step.text)) for step in explanation]
+
+
+def _without_numbers(text: str) -> str:
+    return re.sub(r"\d+(\.\d+)?", "#", text)
+
+
+def _explained(status: AutoscalingStatus) -> dict[str, Any]:
+    return {"explained_time": status.explained_time, "explanation": status.explanation}
+
+
+def _unexplained(status: AutoscalingStatus) -> AutoscalingStatus:
+    return status.model_copy(update={"explained_time": None, "explanation": []})
 
 
 def _conditions(previous: Iterable[Condition], facts: Facts) -> list[Condition]:
@@ -236,11 +278,27 @@ def _autoscaling(previous: AutoscalingStatus, facts: Facts, decision: Decision) 
         metrics = [MetricStatus(name=LOAD_RATIO.name, current=f"{round(ratio * 1000)}m", target=target, source=replicas.source)]
     return AutoscalingStatus(
         recommended_replicas=replicas.recommended,
+        advised_replicas=replicas.advised,
+        metrics_lost_time=_lost_time(previous.metrics_lost_time, replicas.lost_for_s, facts.now_s),
         last_scale_time=timestamp(facts.now_s) if facts.scaled else previous.last_scale_time,
         limited_by=replicas.limited_by,
         metrics=metrics,
         decisions=[*reversed(facts.changes), *previous.decisions][:KEPT_DECISIONS],
+        explained_time=timestamp(facts.now_s),
+        explanation=[_step(step) for step in (*decision.explanation, Step("Written", facts.written))][:MOST_STEPS],
     )
+
+
+def _step(step: Step) -> ExplanationStep:
+    text = " ".join(step.text.split())
+    return ExplanationStep(about=step.about[:32], text=text if len(text) <= STEP_LENGTH else text[: STEP_LENGTH - 1] + "…")
+
+
+def _lost_time(previous: str | None, lost_for_s: float | None, now_s: float) -> str | None:
+    """Once written it stays as it is: it is what an operator that restarts counts from."""
+    if lost_for_s is None:
+        return None
+    return previous if previous is not None else timestamp(now_s - lost_for_s)
 
 
 def _steady_bytes(previous: str | None, size_bytes: int | None) -> str | None:

@@ -75,6 +75,16 @@ def decide_ceiling(
     return replace(decision, message=explain(decision, spec, budget, planned=measured is None))
 
 
+def hold_ceiling(decision: CeilingDecision, observation: Observation, state: PolicyState) -> CeilingDecision:
+    """The decision with the tiers the workers work with already, for a moment in which nothing may change."""
+    states = known_states(current_revision(observation))
+    # What they were granted comes before what was decided: in mode Advisory that was told to nobody.
+    tiers = granted_before(observation, replace(state, tiers=None), states) or granted_before(observation, state, states)
+    if tiers is None or tiers == decision.tiers:
+        return decision
+    return replace(decision, tiers=tiers, message=f"held at ceiling {tiers.ceiling}, base {tiers.base}; {decision.message}")
+
+
 def budget_of(spec: InferenceSpec, runtime: RuntimeSpec, states: Sequence[WorkerState]) -> Budget:
     """The limit less its headroom: what the inference declares, else the runtime, else the smallest a worker reports."""
     declared = spec.memory.limit if spec.memory.limit is not None else runtime.accelerator_memory

@@ -20,7 +20,8 @@ from yolastic_operator.policy.demand import why_not_fresh
 from yolastic_operator.policy.workers import count, current_revision, is_draining, is_leaving, is_serving, is_starting
 
 TYPES: Final = (
-    "Ready", "ModelLoaded", "MemoryBudgetResolved", "MetricsAvailable", "ScalingActive", "ScalingLimited", "Progressing",
+    "Ready", "ModelLoaded", "MemoryBudgetResolved", "MetricsAvailable", "ScalingActive", "ScalingLimited",
+    "FallbackActive", "Progressing",
 )  # fmt: skip
 MODEL_REASONS: Final = frozenset({"DownloadFailed", "ChecksumMismatch", "UnsupportedModel", "FixedBatch"})
 """Failures that are the model's, not the worker's or the device's."""
@@ -46,6 +47,7 @@ def conditions(
         metrics_available(observation),
         scaling_active(spec, replicas),
         scaling_limited(replicas),
+        fallback_active(spec, replicas),
         progressing(observation, replicas),
     )
 
@@ -145,6 +147,8 @@ def scaling_active(spec: InferenceSpec, replicas: ReplicaDecision) -> ConditionU
     """A size could be computed from metrics."""
     if spec.autoscaling is None:
         return _update("ScalingActive", "False", "ScalingDisabled", replicas.message)
+    if spec.autoscaling.mode != "Active":
+        return _update("ScalingActive", "False", spec.autoscaling.mode, replicas.message)
     if replicas.active:
         return _update("ScalingActive", "True", "ValidMetrics", replicas.message)
     return _update("ScalingActive", "False", "MetricsUnavailable", replicas.message)
@@ -155,6 +159,23 @@ def scaling_limited(replicas: ReplicaDecision) -> ConditionUpdate:
     if replicas.limited_by is None:
         return _update("ScalingLimited", "False", "DesiredWithinRange", f"{count(replicas.desired)} wanted, nothing cuts it")
     return _update("ScalingLimited", "True", replicas.limited_by, replicas.message)
+
+
+def fallback_active(spec: InferenceSpec, replicas: ReplicaDecision) -> ConditionUpdate:
+    """The size rests on the fallback policy, since there have been no figures for long."""
+    kind = "FallbackActive"
+    if spec.autoscaling is None:
+        return _update(kind, "False", "NotNeeded", "the size is fixed")
+    if replicas.fallback:
+        return _update(kind, "True", "MetricOutage", replicas.message)
+    if replicas.lost_for_s is None:
+        return _update(kind, "False", "NotNeeded", "the size rests on figures, or nobody serves yet")
+    outage = f"no figures for {replicas.lost_for_s:.0f} s"
+    if spec.autoscaling.mode == "Paused":
+        return _update(kind, "False", "Paused", f"{outage}; the size is held all the same")
+    fallback = spec.autoscaling.fallback
+    rule = f"{fallback.policy} applies after {fallback.failure_duration_seconds} s"
+    return _update(kind, "False", "Waiting", f"{outage}; {rule}")
 
 
 def progressing(observation: Observation, replicas: ReplicaDecision) -> ConditionUpdate:

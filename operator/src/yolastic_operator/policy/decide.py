@@ -4,9 +4,9 @@ from dataclasses import replace
 
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
-from yolastic_operator.model import CeilingDecision, Decision, Observation, PolicyState
-from yolastic_operator.policy import demand, forecast, victims
-from yolastic_operator.policy.ceiling import decide_ceiling
+from yolastic_operator.model import CeilingDecision, Decision, Mode, Observation, PolicyState
+from yolastic_operator.policy import demand, explain, forecast, victims
+from yolastic_operator.policy.ceiling import decide_ceiling, hold_ceiling
 from yolastic_operator.policy.conditions import conditions
 from yolastic_operator.policy.replicas import decide_replicas
 
@@ -25,6 +25,9 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
     state = forecast.remember(state, observation, now_s)
     sized = decide_replicas(observation, spec, state, now_s)
     ceiling = decide_ceiling(observation, spec, runtime, state)
+    mode: Mode = "Active" if spec.autoscaling is None else spec.autoscaling.mode
+    if mode == "Paused" and ceiling is not None:
+        ceiling = hold_ceiling(ceiling, observation, state)
     return Decision(
         replicas=sized.decision,
         ceiling=ceiling,
@@ -36,10 +39,13 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
                 recommendations=sized.history.recommendations,
                 scale_events=sized.history.scale_events,
                 desired_replicas=sized.decision.desired,
+                lost_s=sized.lost_s,
             ),
             ceiling,
             observation.fleet.revision,
         ),
+        mode=mode,
+        explanation=explain.steps(observation, sized.decision, ceiling),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from yolastic_contract.inference import Autoscaling
-from yolastic_operator.model import DemandSample, Fresh, Missing, Observation, Source, WorkerView
+from yolastic_operator.model import DemandSample, Fresh, Missing, Observation, Source, Step, WorkerView
 from yolastic_operator.policy.behavior import tolerances
 from yolastic_operator.policy.forecast import Forecast
 from yolastic_operator.policy.hpa import PodMetrics, replicas_for
@@ -28,6 +28,10 @@ class Proposal:
     message: str
     load_ratio: float | None = None
     source: Source | None = None
+    measured: bool = True
+    """False: no figures stand behind it; it is the fallback's."""
+    steps: tuple[Step, ...] = ()
+    """The sum so far, step by step."""
 
 
 def propose(
@@ -55,24 +59,43 @@ def propose(
     target = autoscaling.target_load_percent * 10
     result = replicas_for(current, target, tolerances(autoscaling.behavior), pods)
     if result is None:
-        return Proposal(None, "MetricsUnavailable", no_figures(serving, starting))
+        why = no_figures(serving, starting)
+        return Proposal(None, "MetricsUnavailable", why, steps=(Step("Load", why),))
     mean = sum(ratio for _, ratio in fresh) / len(fresh)
     source: Source = "Prometheus" if all(view.load_source == "Prometheus" for view, _ in fresh) else "Workers"
     load = f"load ratio {mean:.2f} over {count(len(fresh))}, target {target / 1000:.2f}"
     if starting:
         load += f", {starting} starting"
+    steps = [Step("Load", f"{load}: {count(result.replicas)}")]
     wanted, too_much = result.replicas, 0.0
     if wanted > current and counted_per_s is not None and len(fresh) == len(serving):
         # Workers that have just come count what the others were sent before them: order nothing for that.
         too_much = max(_above(fresh, counted_per_s), 0.0)
         wanted = max(_with(pods, -too_much, current, autoscaling), current)
+        if wanted < result.replicas:
+            steps.append(Step("Load", f"{too_much:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
     replicas, reason, why = _guarded(wanted, current, sum(values), autoscaling, serving)
+    if wanted < current:
+        steps.append(Step("Survivors", _survivors(replicas, sum(values), autoscaling, why)))
     if ahead is not None:
         more = max(-_above(fresh, ahead.images_per_s), -too_much)
         later = _with(pods, more, current, autoscaling)
         if later > replicas:
             replicas, reason, why = later, "ForecastAboveTarget", f", {ahead}"
-    return Proposal(replicas, reason, f"{load}: {count(replicas)}{why}", mean, source)
+        steps.append(Step("Forecast", f"{ahead}: {count(later)}"))
+    elif autoscaling.forecast == "None":
+        steps.append(Step("Forecast", "not asked for (forecast: None)"))
+    else:
+        steps.append(Step("Forecast", "demand does not rise beyond its noise"))
+    return Proposal(replicas, reason, f"{load}: {count(replicas)}{why}", mean, source, steps=tuple(steps))
+
+
+def _survivors(replicas: int, total_milli: int, autoscaling: Autoscaling, why: str) -> str:
+    """What the check on those that would be left came to."""
+    if why:
+        return f"{count(replicas)}{why}"
+    each = f" would carry {total_milli / 1000 / replicas:.2f} each, below {autoscaling.scale_down_load_percent / 100:.2f}"
+    return count(replicas) + (each if replicas else " would do: nothing is asked for")
 
 
 def _with(pods: PodMetrics, more: float, current: int, autoscaling: Autoscaling) -> int:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 from yolastic_contract.inference import Autoscaling, InferenceSpec
-from yolastic_operator.model import Observation, PolicyState, ReplicaDecision
+from yolastic_operator.model import Mode, Observation, PolicyState, ReplicaDecision, Step
 from yolastic_operator.policy import behavior as rules
+from yolastic_operator.policy import fallback
 from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import Proposal, propose
@@ -17,6 +18,8 @@ class Sized:
 
     decision: ReplicaDecision
     history: History
+    lost_s: float | None = None
+    """`PolicyState.lost_s` for the next turn."""
 
 
 def decide_replicas(observation: Observation, spec: InferenceSpec, state: PolicyState, now_s: float) -> Sized:
@@ -24,7 +27,9 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
     if spec.autoscaling is None:
         return Sized(_limited_by_room(_fixed(spec), None, observation), History())
     autoscaling = spec.autoscaling
-    current = current_size(observation, state, autoscaling.min_replicas)
+    # Whoever does not act starts each turn from what there is, not from what he would have done.
+    acts = autoscaling.mode == "Active"
+    current = current_size(observation, state, autoscaling.min_replicas) if acts else _ordered(observation, autoscaling)
     inside = min(max(current, autoscaling.min_replicas), autoscaling.max_replicas)
     history = rules.first_seen(History(state.recommendations, state.scale_events), inside, now_s)
     proposal = propose(
@@ -34,9 +39,39 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
         counted_per_s=trend.counted(state.intervals, now_s),
     )
+    lost_s = fallback.lost_since(state.lost_s, proposal, observation, now_s)
+    lost_for_s = None if lost_s is None else now_s - lost_s
+    proposal = fallback.stand_in(proposal, autoscaling, inside, lost_for_s)
     sized = _autoscaled(proposal, observation, autoscaling, inside, history, now_s)
-    decision = _limited_by_room(_from_outside(sized.decision, current, inside), inside, observation)
-    return Sized(decision, rules.remember_scale(sized.history, decision.desired - current, autoscaling.behavior, now_s))
+    wish = _limited_by_room(_from_outside(sized.decision, current, inside), inside, observation)
+    wish = replace(wish, lost_for_s=lost_for_s, fallback=fallback.is_due(autoscaling, lost_for_s))
+    before = current if acts or state.desired_replicas is None else state.desired_replicas
+    decision = _in_mode(wish, autoscaling.mode, current)
+    history = rules.remember_scale(sized.history, decision.desired - before, autoscaling.behavior, now_s)
+    return Sized(decision, history, lost_s)
+
+
+def _ordered(observation: Observation, autoscaling: Autoscaling) -> int:
+    return autoscaling.min_replicas if observation.fleet.replicas is None else observation.fleet.replicas
+
+
+def _in_mode(wish: ReplicaDecision, mode: Mode, current: int) -> ReplicaDecision:
+    """The wish in mode Active; in Advisory advice, in Paused nothing but the size there is."""
+    match mode:
+        case "Active":
+            return wish
+        case "Advisory":
+            said = f"advice only: {count(wish.desired)} instead of {current}" if wish.desired != current else "advice only"
+            advised = replace(wish, desired=current, advised=wish.desired, message=f"{said}; {wish.message}")
+            return _noted(advised, "Mode", f"Advisory: {count(wish.desired)} advised, {count(current)} left as they are")
+        case "Paused":
+            message = f"paused at {count(current)}; {wish.message}"
+            held = replace(wish, desired=current, reason="Paused", message=message, limited_by=None, fallback=False)
+            return _noted(held, "Mode", f"Paused: {count(current)} held, {wish.desired} would be wanted")
+
+
+def _noted(decision: ReplicaDecision, about: str, text: str) -> ReplicaDecision:
+    return replace(decision, steps=(*decision.steps, Step(about, text)))
 
 
 def current_size(observation: Observation, state: PolicyState, first: int) -> int:
@@ -52,7 +87,9 @@ def current_size(observation: Observation, state: PolicyState, first: int) -> in
 def _fixed(spec: InferenceSpec) -> ReplicaDecision:
     wanted = 1 if spec.replicas is None else spec.replicas
     said = "replicas is not set, which means 1" if spec.replicas is None else f"replicas is fixed at {wanted}"
-    return ReplicaDecision(desired=wanted, recommended=None, reason="FixedReplicas", message=said, active=False)
+    return ReplicaDecision(
+        desired=wanted, recommended=None, reason="FixedReplicas", message=said, active=False, steps=(Step("Mode", said),)
+    )
 
 
 def _autoscaled(  # noqa: PLR0917 - one step of a sum
@@ -60,7 +97,8 @@ def _autoscaled(  # noqa: PLR0917 - one step of a sum
 ) -> Sized:
     proposal = _while_shrinking(asked, current, observation)
     if proposal.replicas is None:
-        held = ReplicaDecision(current, None, proposal.reason, f"{proposal.message} {count(current)}", active=False)
+        message = f"{proposal.message} {count(current)}"
+        held = ReplicaDecision(current, None, proposal.reason, message, active=False, steps=proposal.steps)
         return Sized(held, history)
     clamped = rules.clamp(
         proposal.replicas,
@@ -95,8 +133,9 @@ def _in_one_go(
     )
     if soon.replicas >= decision.desired:
         return decision
-    message = f"{decision.message}; {count(soon.replicas)} would do in {rules.SYNC_PERIOD_S:.0f} s, shrinking once"
-    return replace(decision, desired=current, reason="ShrinkGrowing", message=message)
+    why = f"{count(soon.replicas)} would do in {rules.SYNC_PERIOD_S:.0f} s, shrinking once"
+    held = replace(decision, desired=current, reason="ShrinkGrowing", message=f"{decision.message}; {why}")
+    return _noted(held, "Windows", why)
 
 
 def _from_outside(decision: ReplicaDecision, current: int, inside: int) -> ReplicaDecision:
@@ -104,7 +143,8 @@ def _from_outside(decision: ReplicaDecision, current: int, inside: int) -> Repli
     if current == inside:
         return decision
     reason, bound = ("AboveMaximum", "maxReplicas") if current > inside else ("BelowMinimum", "minReplicas")
-    return replace(decision, reason=reason, message=f"{count(current)} ordered, {bound} is {inside}; {decision.message}")
+    why = f"{count(current)} ordered, {bound} is {inside}"
+    return _noted(replace(decision, reason=reason, message=f"{why}; {decision.message}"), "Windows", why)
 
 
 def _while_shrinking(proposal: Proposal, current: int, observation: Observation) -> Proposal:
@@ -114,38 +154,45 @@ def _while_shrinking(proposal: Proposal, current: int, observation: Observation)
     leaving = max(leaving, sum(is_draining(view) for view in observation.workers))
     if proposal.replicas is None or proposal.replicas >= current or not leaving:
         return proposal
-    return replace(
-        proposal,
-        replicas=current,
-        reason="ShrinkUnderWay",
-        message=f"{proposal.message}; {count(leaving)} still leaving, not shrinking further",
-    )
+    why = f"{count(leaving)} still leaving, not shrinking further"
+    steps = (*proposal.steps, Step("Survivors", why))
+    return replace(proposal, replicas=current, reason="ShrinkUnderWay", message=f"{proposal.message}; {why}", steps=steps)
 
 
 def _decision(proposal: Proposal, recommended: int, clamped: Clamped, current: int, autoscaling: Autoscaling) -> ReplicaDecision:
-    held, message = proposal.reason, proposal.message
+    held, cuts = proposal.reason, []
     if clamped.stabilized > recommended:
         window_s = rules.down_window_s(autoscaling.behavior)
-        held, message = "ScaleDownStabilized", f"{message}; {clamped.stabilized} were wanted within the last {window_s:.0f} s"
+        held = "ScaleDownStabilized"
+        cuts.append(f"{clamped.stabilized} were wanted within the last {window_s:.0f} s")
     elif clamped.stabilized < recommended:
-        held, message = "ScaleUpStabilized", f"{message}; waiting until they have been wanted for the whole window"
+        held = "ScaleUpStabilized"
+        cuts.append("waiting until they have been wanted for the whole window")
     limited_by = None
     if clamped.reason != "DesiredWithinRange":
         held = limited_by = clamped.reason
-        message = f"{message}; {_limit_words(clamped, autoscaling)}"
+        cuts.append(_limit_words(clamped, autoscaling))
     moved = clamped.replicas - current
-    return ReplicaDecision(
+    within = f"{autoscaling.min_replicas} to {autoscaling.max_replicas} allowed, {current} before"
+    decision = ReplicaDecision(
         desired=clamped.replicas,
-        recommended=recommended,
-        reason=held if moved == 0 else (_growing(proposal) if moved > 0 else "LoadBelowTarget"),
-        message=message,
+        recommended=recommended if proposal.measured else None,
+        reason=held if moved == 0 else _moving(proposal, moved),
+        message="; ".join([proposal.message, *cuts]),
         limited_by=limited_by,
+        active=proposal.measured,
         load_ratio=proposal.load_ratio,
         source=proposal.source,
+        steps=proposal.steps,
     )
+    return _noted(decision, "Windows", f"{'; '.join(cuts) or 'nothing cuts it'}: {count(clamped.replicas)} ({within})")
 
 
-def _growing(proposal: Proposal) -> str:
+def _moving(proposal: Proposal, moved: int) -> str:
+    if not proposal.measured:
+        return proposal.reason
+    if moved < 0:
+        return "LoadBelowTarget"
     return "ForecastAboveTarget" if proposal.reason == "ForecastAboveTarget" else "LoadAboveTarget"
 
 
@@ -175,4 +222,6 @@ def _limited_by_room(decision: ReplicaDecision, current: int | None, observation
     why = f"the scheduler finds no place for {count(homeless)} of {placed + homeless}"
     cut = f", not asking for more than {held}" if held < decision.desired else ""
     reason = "Unschedulable" if held < decision.desired else decision.reason
-    return replace(decision, desired=held, reason=reason, message=f"{decision.message}; {why}{cut}", limited_by="Unschedulable")
+    message = f"{decision.message}; {why}{cut}"
+    limited = replace(decision, desired=held, reason=reason, message=message, limited_by="Unschedulable")
+    return _noted(limited, "Room", f"{why}{cut}")
