@@ -55,7 +55,7 @@ class SteppedEngine:
 class Bench:
     """A running pipeline; what is delivered is counted on a thread of its own, as the event loop would."""
 
-    def __init__(self, engine: SteppedEngine, max_batch: int = 8, queue_length: int = 16) -> None:
+    def __init__(self, engine: SteppedEngine, max_batch: int = 8, queue_length: int = 16, **told: Any) -> None:
         buckets = tuple(bucket for bucket in (1, 2, 4, 8) if bucket <= max_batch)
         warmth = Warmth(buckets, tuple((b, 0.01 + 0.001 * b) for b in buckets), Fit(fixed=1, per_image=1), 9, 100, "Device")
         self.engine = engine
@@ -63,7 +63,7 @@ class Bench:
         self.delivered: queue.Queue[Sequence[Image]] = queue.Queue()
         self.pipeline = Pipeline(
             engine, warmth, BatchRules(pad_to_buckets=engine.pad, buckets=buckets), queue_length=queue_length,
-            metrics=self.metrics, deliver=self.delivered.put,
+            metrics=self.metrics, **{"deliver": self.delivered.put, **told},
         )  # fmt: skip
         self.thread = threading.Thread(target=self.pipeline.run, daemon=True)
         self.thread.start()
@@ -180,6 +180,15 @@ def test_a_lost_device_fails_everything_and_ends(bench: Make) -> None:
     made.pipeline.admit(1, late.deadline_s)
     made.pipeline.offer(late)
     assert made.answers()[0].outcome is Outcome.FAILED
+
+
+def test_that_the_device_is_lost_is_told_before_anybody_is_answered_so() -> None:
+    events: queue.Queue[str] = queue.Queue()
+    made = Bench(SteppedEngine(), failed=lambda reason: events.put(f"failed: {reason}"), deliver=lambda images: events.put("answered"))
+    made.send(made.image())
+    made.step(DeviceLost("gone"))
+    assert [events.get(timeout=WAIT_S) for _ in range(2)] == ["failed: gone", "answered"]
+    made.thread.join(WAIT_S)
 
 
 def test_the_queue_is_bounded_while_images_are_still_decoding(bench: Make) -> None:

@@ -60,6 +60,10 @@ class Desk(Protocol):
         """Memory in use; None when it cannot be read."""
         ...
 
+    def lose(self, error: DeviceLost) -> None:
+        """Nothing will run any more; told before anybody is answered so."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Run:

@@ -157,10 +157,8 @@ class Pipeline:
         runner = self._runner
         try:
             runner.run()
-        except DeviceLost as error:
-            self.lost = error
-            self._failed(str(error))
-            logger.critical("the device is lost: %s", error)
+        except DeviceLost:
+            pass  # told by `lose`
         except Exception:
             self._failed("the engine thread ended")
             raise
@@ -267,6 +265,12 @@ class Pipeline:
         """As `Desk.looked`."""
         with self._changed:
             self._well.looked(used_bytes)
+
+    def lose(self, error: DeviceLost) -> None:
+        """As `Desk.lose`."""
+        self._failed(str(error))
+        self.lost = error
+        logger.critical("the device is lost: %s", error)
 
     def _set_tiers(self) -> None:
         """What was granted, or the worker's own start values, within the worker's own bound."""

@@ -85,23 +85,28 @@ class Runner:
         self._hand_back(images)
 
     def _do(self, work: Turn | Chore) -> None:
-        if isinstance(work, Chore):
-            self._house.do(work)
-            return
-        if work.dropped:
-            self._hand_back(work.dropped)
-        if not work.batch:
-            return
+        batch = () if isinstance(work, Chore) else work.batch
         try:
-            run = self._console.run([image.pixels for image in work.batch])
-            if run.error is None:
-                self._succeeded(work.batch, run)
-            else:
-                self._rescue(work.batch, run.error)
-            self._house.look_sometimes()
+            if isinstance(work, Chore):
+                self._house.do(work)
+                return
+            if work.dropped:
+                self._hand_back(work.dropped)
+            if batch:
+                self._run_batch(batch)
         except Exception as error:
-            self.fail([image for image in work.batch if image.outcome is None and not image.inferred_s], error)
+            if isinstance(error, DeviceLost):
+                self._desk.lose(error)
+            self.fail([image for image in batch if image.outcome is None and not image.inferred_s], error)
             raise
+
+    def _run_batch(self, batch: tuple[Image, ...]) -> None:
+        run = self._console.run([image.pixels for image in batch])
+        if run.error is None:
+            self._succeeded(batch, run)
+        else:
+            self._rescue(batch, run.error)
+        self._house.look_sometimes()
 
     def _succeeded(self, batch: tuple[Image, ...], run: Run) -> None:
         assert run.outputs is not None
