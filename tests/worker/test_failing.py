@@ -332,6 +332,12 @@ def test_an_image_that_fails_alone_is_judged_by_the_canary(bench: Make) -> None:
     assert len(without.pipeline.quarantine) == 0
 
 
+def test_an_image_that_failed_once_alone_is_answered_and_not_refused(bench: Make) -> None:
+    made = bench(passing=[RuntimeError("something odd")])
+    assert right(made.together(1))
+    assert len(made.pipeline.quarantine) == 0
+
+
 def test_when_everything_fails_it_is_the_device_and_nobody_is_quarantined(bench: Make) -> None:
     made = bench(always=RuntimeError("Non-zero status code returned while running Conv node"))
     images = made.together(*range(1, 9))

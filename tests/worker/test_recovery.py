@@ -157,6 +157,17 @@ def test_when_everything_fails_nobody_is_blamed(images: int, proven: bool) -> No
     assert verdicts == dict.fromkeys(range(images), alone)
 
 
+def test_an_image_that_was_alone_from_the_start_has_a_second_run_before_it_is_blamed() -> None:
+    """In company it would have had one, too: what fails once in a way nobody knows may be no image's fault."""
+    ends = iter([Mishap.OTHER, None])
+    made, parts = rescue(1, lambda part: next(ends))
+    assert parts == [(0,), (0,)]
+    assert made.verdicts(proven=False) == {0: Verdict.ANSWERED}
+    made, parts = rescue(1, lambda part: Mishap.OTHER)
+    assert parts == [(0,), (0,)]
+    assert made.verdicts(proven=True) == {0: Verdict.CULPRIT}
+
+
 def test_one_content_in_several_requests_is_one_suspect() -> None:
     made, _ = rescue(3, lambda part: Mishap.OTHER, content=[7, 7, 7])
     assert made.needs_proof

@@ -115,7 +115,8 @@ class Rescue:
 
     Out of memory: halves, and never more than the limit has become. A failure that passes: the same once more, once a batch. Any
     other: halves, until the image that fails alone is found; when everything fails, it is no image's fault and the search ends.
-    Never more than twice as many runs as images.
+    Nobody is blamed for one failure: an image that was alone from the start runs once more. Never more than twice as many runs as
+    images.
     """
 
     def __init__(self, images: int, content: Callable[[int], Hashable] = _itself) -> None:
@@ -160,6 +161,9 @@ class Rescue:
         else:
             if len(part) > 1:
                 self._parts.extend(_halves(part))
+            elif self._images == 1 and not self._retried:
+                self._retried = True
+                self._parts.append(part)
             else:
                 self._suspects.extend(part)
             if mishap is Mishap.OTHER:
