@@ -9,7 +9,7 @@ from cluster_kit.traffic import Client
 from cluster_kit.yolastic import IMAGE, SHAPES, Inference, digest, served, simulated_runtime
 
 PACE = "fixed_ms=1000,per_image_ms=5,memory_fixed_mib=200,memory_per_image_mib=5,memory_limit_mib=2048"
-CLIENTS = 100
+CLIENTS = 120
 WITHIN_S = 10.0
 LEAST_SHARE = 0.7
 ANSWERED = re.compile(r'^yolastic_images_total\{[^}]*outcome="ok"[^}]*\} (\S+)', re.MULTILINE)
@@ -49,7 +49,8 @@ def test_a_new_worker_gets_its_share_within_ten_seconds(
         after = answered()
     counts = {name: after[name] - before[name] for name in after}
     assert len(counts) == 2
-    share = sum(count for name, count in counts.items() if name != old["metadata"]["name"]) / (sum(counts.values()) / 2)
+    shares = {name: count / (sum(counts.values()) / 2) for name, count in counts.items()}
+    share = next(share for name, share in shares.items() if name != old["metadata"]["name"])
     print(f"share of the new worker {WITHIN_S:g} s after it was ready: {share:.2f}; {load.report.codes}")
     assert load.report.failed == 0, load.report.failures
-    assert share >= LEAST_SHARE, counts
+    assert min(shares.values()) >= LEAST_SHARE, shares

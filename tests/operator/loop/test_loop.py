@@ -186,10 +186,10 @@ def test_connections_made_before_all_had_heard_are_made_once_more(world: Any) ->
     it.cluster.demand_per_s = 1.4 * CAPACITY_PER_S
     it.run_until(lambda: bool(it.cluster.told("rebalance")))
     joined_s = it.now_s
-    it.run_until(lambda: len(it.cluster.told("rebalance")) == 2)
+    it.run_until(lambda: len(it.cluster.told("rebalance")) > 1)
     assert 4 <= it.now_s - joined_s <= 5.5, "turns come every second until then"
     it.run(30)
-    assert it.cluster.told("rebalance") == ["worker-1", "worker-1"]
+    assert it.cluster.told("rebalance") == ["worker-1", "worker-1", "worker-2"]
 
 
 def test_a_grant_is_pushed_until_confirmed(world: Any) -> None:

@@ -42,8 +42,8 @@ class Effects:
         self._unbidden: Mapping[str, float] = {}
         self._dismissed: Mapping[str, float] = {}
         self._ready: frozenset[str] | None = None
-        self._again: tuple[float, frozenset[str]] | None = None
-        """When to rebalance once more, and whom to tell then."""
+        self._again_s: float | None = None
+        """When to rebalance once more."""
 
     async def grant(self, observation: Observation, decision: CeilingDecision | None) -> bool:
         """Push the tiers to whoever does not work with them; True when somebody did not, so confirmation is due."""
@@ -94,6 +94,7 @@ class Effects:
         """When workers became ready, let the others go of their keep-alive connections, so that the new get their share.
 
         At once, and again when all clients have heard of the new ones: a connection made anew before that goes to an old one.
+        Then all are told, the new ones too: if only the old gave up theirs a second time, the new would end up with too many.
         True while that is still to come.
         """
         ready = {worker.name: worker for worker in observation.fleet.workers if worker.ready and worker.phase == "Ready"}
@@ -101,12 +102,12 @@ class Effects:
         told: frozenset[str] = frozenset()
         if before is not None and self._ready - before:
             told = self._ready & before
-            self._again = (now_s + self._propagation_delay_s, told) if told and self._propagation_delay_s else None
-        elif self._again is not None and now_s >= self._again[0]:
-            told, self._again = self._again[1] & self._ready, None
-        old = [ready[name] for name in sorted(told - self._leaving.keys())]
-        await asyncio.gather(*(self._ask(worker, "rebalance", self._cluster.rebalance(self._ref, worker)) for worker in old))
-        return self._again is not None
+            self._again_s = now_s + self._propagation_delay_s if told and self._propagation_delay_s else None
+        elif self._again_s is not None and now_s >= self._again_s:
+            told, self._again_s = self._ready, None
+        staying = [ready[name] for name in sorted(told - self._leaving.keys())]
+        await asyncio.gather(*(self._ask(item, "rebalance", self._cluster.rebalance(self._ref, item)) for item in staying))
+        return self._again_s is not None
 
     async def _ask(self, worker: Worker, what: str, call: Awaitable[None]) -> None:
         """One call to a worker; when it fails the next turn sees by `/state` that it is still to do."""
