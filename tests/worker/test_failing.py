@@ -292,7 +292,7 @@ def test_what_passes_is_tried_once_more(bench: Make) -> None:
     made.engine.passing = [TransientFailure("timed out")] * 2
     images = made.together(1, 2, 3)
     assert {image.outcome for image in images} == {Outcome.FAILED}
-    assert len(made.pipeline.quarantine) == 0
+    assert made.pipeline.quarantine.over(made.clock())
     until(lambda: made.engine.sizes[-1] == 1)
     assert right(made.together(4))
 
@@ -329,13 +329,13 @@ def test_an_image_that_fails_alone_is_judged_by_the_canary(bench: Make) -> None:
     assert made.pipeline.lost is None
     without = bench(canary=False)
     assert isinstance(without.together(POISON)[0].error, RuntimeError), "nothing proves that it is the image"
-    assert len(without.pipeline.quarantine) == 0
+    assert without.pipeline.quarantine.over(without.clock())
 
 
 def test_an_image_that_failed_once_alone_is_answered_and_not_refused(bench: Make) -> None:
     made = bench(passing=[RuntimeError("something odd")])
     assert right(made.together(1))
-    assert len(made.pipeline.quarantine) == 0
+    assert made.pipeline.quarantine.over(made.clock())
 
 
 def test_when_everything_fails_it_is_the_device_and_nobody_is_quarantined(bench: Make) -> None:
@@ -345,7 +345,7 @@ def test_when_everything_fails_it_is_the_device_and_nobody_is_quarantined(bench:
     made.thread.join(WAIT_S)
     assert {image.outcome for image in images} == {Outcome.FAILED}
     assert {type(image.error) for image in images} == {DeviceLost}
-    assert len(made.pipeline.quarantine) == 0
+    assert made.pipeline.quarantine.over(made.clock())
     assert made.pipeline.lost is not None
     assert "does not answer any more" in str(made.pipeline.lost)
 
@@ -359,7 +359,7 @@ def test_when_all_images_fail_and_the_canary_does_not_they_fail_and_the_worker_l
     made.start()
     made.wait(images)
     assert {type(image.error) for image in images} == {RuntimeError}
-    assert len(made.pipeline.quarantine) == 0
+    assert made.pipeline.quarantine.over(made.clock())
     assert right(made.together(1, 2))
 
 

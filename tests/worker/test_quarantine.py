@@ -9,7 +9,6 @@ from yolastic_worker.types import content_digest
 
 def test_an_image_is_held_until_its_time_is_over() -> None:
     quarantine, digest = Quarantine(600), content_digest(b"image")
-    assert len(quarantine) == 0
     assert not quarantine.holds(digest, 0)
     quarantine.add(digest, 0)
     assert quarantine.holds(digest, 599)
@@ -28,10 +27,22 @@ def test_being_asked_for_does_not_lengthen_it_and_failing_again_does() -> None:
     assert quarantine.holds(b"a", 20)
 
 
+def test_when_all_are_over_nobody_needs_to_ask() -> None:
+    """Whoever asks has to compute a digest of all that comes in."""
+    quarantine = Quarantine(10)
+    assert quarantine.over(0)
+    quarantine.add(b"a", 0)
+    quarantine.add(b"b", 5)
+    assert not quarantine.over(14)
+    assert quarantine.over(15)
+    quarantine.add(b"a", 20)
+    assert not quarantine.over(29)
+
+
 def test_an_image_without_a_digest_is_not_held() -> None:
     quarantine = Quarantine(10)
     quarantine.add(b"", 0)
-    assert len(quarantine) == 0
+    assert quarantine.over(0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 30), st.floats(0, 5)), max_size=200))
@@ -42,7 +53,7 @@ def test_bounded_and_the_newest_are_held(events: list[tuple[int, float]]) -> Non
         digest = bytes([name, 1])
         quarantine.add(digest, now_s)
         added[digest] = now_s
-        assert len(quarantine) <= 8
+        assert quarantine.held(now_s) <= 8
         newest = sorted(added, key=added.__getitem__)[-1]
         assert quarantine.holds(newest, now_s)
     for digest, since_s in added.items():

@@ -1,6 +1,7 @@
 """Images that alone made a batch fail: known again by their content, refused for a while. Bounded; the clock is passed in."""
 
 from collections import OrderedDict
+from math import inf
 from typing import Final
 
 EXPIRY_S: Final = 600.0
@@ -14,12 +15,13 @@ class Quarantine:
     def __init__(self, expiry_s: float = EXPIRY_S, most: int = _MOST) -> None:
         self._expiry_s, self._most = expiry_s, most
         self._until_s: OrderedDict[bytes, float] = OrderedDict()
+        self._all_over_s = -inf
 
     def add(self, digest: bytes, now_s: float) -> None:
         """Hold an image from now; one without a digest cannot be known again."""
         if not digest:
             return
-        self._until_s[digest] = now_s + self._expiry_s
+        self._until_s[digest] = self._all_over_s = now_s + self._expiry_s
         self._until_s.move_to_end(digest)
         while len(self._until_s) > self._most:
             self._until_s.popitem(last=False)
@@ -34,9 +36,9 @@ class Quarantine:
         """Images that are held."""
         return sum(now_s < until_s for until_s in list(self._until_s.values()))
 
-    def __len__(self) -> int:
-        """Entries, some of which may be over: 0 means that nobody needs to ask."""
-        return len(self._until_s)
+    def over(self, now_s: float) -> bool:
+        """None is held any more: nobody needs to ask, and no digest is to be computed."""
+        return now_s >= self._all_over_s
 
     def _forget(self, now_s: float) -> None:
         """Every entry is held equally long, so the first is the oldest."""

@@ -203,10 +203,9 @@ class Predict:
 
     def _keep_out_quarantined(self, bodies: list[bytes]) -> None:
         """Refuse what made a batch fail a while ago; as long as nothing did, this costs nothing."""
-        quarantine = self._pipeline.quarantine
-        if not len(quarantine):
+        quarantine, now_s = self._pipeline.quarantine, time.monotonic()
+        if quarantine.over(now_s):
             return
-        now_s = time.monotonic()
         for index, body in enumerate(bodies):
             if quarantine.holds(content_digest(body), now_s):
                 self._metrics.images[Outcome.REJECTED].inc(len(bodies))
