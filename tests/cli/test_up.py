@@ -123,6 +123,23 @@ def test_the_quickstart_serves_and_ends_on_a_signal(number: signal.Signals) -> N
             assert free.connect_ex(("127.0.0.1", int(url.rsplit(":", 1)[1]))) != 0
 
 
+def test_another_terminal_may_ask_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with running("-f", QUICKSTART) as up:
+        url = up.read_until(r"serving on (http://127\.0\.0\.1:\d+); try: curl")[1]
+        assert main(["explain", "shapes", "--json"]) == 0
+        told = json.loads(capsys.readouterr().out)
+        assert told["where"] == f"by `yolastic up` on this host, process {up.process.pid}, {url}"
+        assert {"Workers", "Figures", "Result", "Ceiling", "Written"} <= {step["about"] for step in told["explanation"]}
+        assert told["ageSeconds"] < 30
+        up.process.send_signal(signal.SIGINT)
+        assert up.end() == (0, "")
+    assert list(tmp_path.iterdir()) == []
+    assert main(["explain", "shapes", "--local"]) == 2
+
+
 def test_it_ends_by_itself() -> None:
     began_s = time.monotonic()
     with running("-f", QUICKSTART, "--for", "1500ms", "-v") as up:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import NoReturn
 
-from yolastic_cli import plan, up
+from yolastic_cli import explain, plan, up
 from yolastic_cli.demo import play
 from yolastic_cli.errors import CliError
 from yolastic_cli.simulate import command as simulate
@@ -27,6 +27,7 @@ def build_parser() -> argparse.ArgumentParser:
     up.configure(commands.add_parser("up", help=up.HELP, description=up.HELP))
     play.configure(commands.add_parser("demo", help=play.HELP, description=play.HELP))
     plan.configure(commands.add_parser("plan", help=plan.HELP, description=plan.HELP))
+    explain.configure(commands.add_parser("explain", help=explain.HELP, description=explain.HELP))
     simulate.configure(commands.add_parser("simulate", help=simulate.HELP, description=simulate.HELP))
     return parser
 

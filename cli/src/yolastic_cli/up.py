@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from yolastic_cli import running as sockets
 from yolastic_cli.documents import LocalInference, load
 from yolastic_cli.errors import CliError
 from yolastic_cli.local_run import LocalRun
@@ -105,10 +106,18 @@ def say(text: str) -> None:
 async def _serve(inference: LocalInference, arguments: argparse.Namespace) -> int:
     narrator, stopped = Narrator(verbose=arguments.verbose), asyncio.Event()
     began_s = time.monotonic()
-    async with LocalRun(
-        inference, host=arguments.host, port=arguments.port, turn_s=arguments.turn_s, listener=narrator
-    ) as running:
-        _stop_on_signals(stopped, running.cluster.abandon)
+    async with (
+        LocalRun(inference, host=arguments.host, port=arguments.port, turn_s=arguments.turn_s, listener=narrator) as running,
+        sockets.answering(inference.ref, running.url, lambda: running.cluster.statuses) as silent,
+    ):
+        if silent is not None:
+            say(f"`yolastic explain` will not find this: {silent}")
+
+        def abandon() -> None:
+            running.cluster.abandon()
+            sockets.vanish()
+
+        _stop_on_signals(stopped, abandon)
         say(f"{inference.ref.name}: {_size(inference)} of {inference.model.name} on runtime {inference.spec.runtime}, starting")
         ending = asyncio.ensure_future(stopped.wait())
         broken = asyncio.ensure_future(running.failed())

@@ -94,8 +94,8 @@ def _survivors(replicas: int, total_milli: int, autoscaling: Autoscaling, why: s
     """What the check on those that would be left came to."""
     if why:
         return f"{count(replicas)}{why}"
-    each = f" would carry {total_milli / 1000 / replicas:.2f} each, below {autoscaling.scale_down_load_percent / 100:.2f}"
-    return count(replicas) + (each if replicas else " would do: nothing is asked for")
+    below = autoscaling.scale_down_load_percent / 100
+    return f"{count(replicas)} would carry {total_milli / 1000 / replicas:.2f} each, below {below:.2f}" if replicas else "none"
 
 
 def _with(pods: PodMetrics, more: float, current: int, autoscaling: Autoscaling) -> int:
@@ -175,4 +175,5 @@ def _guarded(
     replicas = min(needed, current)
     fewer = replicas - 1
     why = f", {count(fewer)} would carry {total_milli / 1000 / fewer:.2f} each, not below {below / 100:.2f}" if fewer else ""
-    return replicas, "LoadBelowTarget" if replicas < current else "SurvivorsTooBusy", why
+    held = "SurvivorsTooBusy" if fewer else "LastWorker"
+    return replicas, "LoadBelowTarget" if replicas < current else held, why

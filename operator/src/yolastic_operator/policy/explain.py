@@ -1,6 +1,6 @@
 """A decision in words: what was seen and how old it is, the steps of the sum as they were noted, and what it came to."""
 
-from yolastic_operator.model import CeilingDecision, Missing, Observation, ReplicaDecision, Stale, Step, WorkerView
+from yolastic_operator.model import CeilingDecision, Fresh, Missing, Observation, ReplicaDecision, Stale, Step, WorkerView
 from yolastic_operator.policy.demand import why_not_fresh
 from yolastic_operator.policy.workers import count, is_leaving, is_serving, is_starting
 
@@ -35,6 +35,7 @@ def _figures(observation: Observation) -> str:
     known = [view for view in serving if not isinstance(view.load_ratio, Missing | Stale)]
     told = [f"fresh from {len(known)} of {count(len(serving))}"]
     told += [f"{len(views)} {how}, {_ages(views)}" for how, views in _by_source(known) if views]
+    told += _demand(serving)
     silent = [view for view in serving if view not in known]
     told += [why_not_fresh(view) for view in silent[:NAMED]]
     told += [f"and {len(silent) - NAMED} more without"] if len(silent) > NAMED else []
@@ -44,6 +45,14 @@ def _figures(observation: Observation) -> str:
         case Stale(age_s=age_s):
             told.append(f"Prometheus has nothing newer than {age_s:.0f} s")
     return "; ".join(told)
+
+
+def _demand(serving: list[WorkerView]) -> list[str]:
+    loads = [view.state.value.load for view in serving if isinstance(view.state, Fresh)]
+    if not loads:
+        return []
+    per_s, queued = sum(load.arrived_per_s + load.refused_per_s for load in loads), sum(load.queue_images for load in loads)
+    return [f"{count(len(loads))} told of {per_s:.0f} images/s and {queued} queued"]
 
 
 def _by_source(views: list[WorkerView]) -> tuple[tuple[str, list[WorkerView]], ...]:
