@@ -57,10 +57,10 @@ def refused(event: dict[str, Any]) -> bool:
 
 
 def whole(request: pytest.FixtureRequest) -> bool:
-    """Whether all cluster tests have run."""
+    """Whether all cluster tests have run, to their end."""
     names = {item.path.name for item in request.session.items}
     chosen = request.config.getoption("keyword") or any("::" in argument for argument in request.config.args)
-    return not chosen and {path.name for path in FOLDER.glob("test_*.py")} <= names
+    return not chosen and not request.session.testsfailed and {path.name for path in FOLDER.glob("test_*.py")} <= names
 
 
 def test_the_operator_has_the_rights_it_uses_and_no_others(
