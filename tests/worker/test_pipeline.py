@@ -204,6 +204,24 @@ def test_the_queue_is_bounded_while_images_are_still_decoding(bench: Make) -> No
     assert load.refused_per_s > 0
 
 
+def test_silent_images_that_were_overtaken_on_purpose_teach_admission_nothing(bench: Make) -> None:
+    """They end when their guessed patience is over, and no estimate was wrong; clients that tell would be refused for it."""
+    made = bench(queue_length=64)
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    silent = [made.image() for _ in range(40)]
+    for image in silent:
+        image.silent = True
+    made.send(*silent)
+    made.pipeline.leave(silent[:20])
+    made.engine.orders.put(None)
+    made.step()
+    made.pipeline.observe_late(0.02, 10.0, silent=True)
+    assert made.pipeline._admission.margin_s == 0
+    made.pipeline.observe_late(0.02, 10.0, silent=False)
+    assert made.pipeline._admission.margin_s > 1
+
+
 def test_an_image_that_is_given_up_while_decoding_leaves(bench: Make) -> None:
     made = bench(queue_length=1)
     image = made.image()

@@ -122,10 +122,11 @@ class Pipeline:
             except Exception:  # one request's, not the whole batch's
                 logger.exception("an answer could not be given")
 
-    def observe_late(self, predicted_s: float, actual_s: float) -> None:
-        """An accepted request was answered: the margin learns from it."""
+    def observe_late(self, predicted_s: float, actual_s: float, *, silent: bool) -> None:
+        """An accepted request was answered: the margin learns from it, unless newer ones were let go before it on purpose."""
         with self._changed:
-            self._admission.observe_late(predicted_s, actual_s)
+            if not silent or self._batcher.overtaking_s < self._clock() - actual_s:
+                self._admission.observe_late(predicted_s, actual_s)
 
     # --- the decode threads' side
 

@@ -156,7 +156,7 @@ class Predict:
     def _learn(self, pending: Pending, accepted: Accepted) -> None:
         """How late the answer came against what admission had predicted."""
         if accepted.predicted_s is not None:
-            self._pipeline.observe_late(accepted.predicted_s, time.monotonic() - pending.received_s)
+            self._pipeline.observe_late(accepted.predicted_s, time.monotonic() - pending.received_s, silent=pending.silent)
 
     async def _read(self, request: Request, hold: Callable[[int], None]) -> tuple[Sequence[bytes | Url], Parameters]:
         """The images' bytes, or where they are, and what is asked of them."""

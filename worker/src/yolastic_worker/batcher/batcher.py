@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 from yolastic_worker.batcher.impatience import Impatience
@@ -72,6 +73,8 @@ class Batcher:
         self._places = Places()
         self._impatience = Impatience()
         self._newest_first = False
+        self.overtaking_s = -inf
+        """When newer images of silent clients last had precedence over older ones."""
 
     def expect(self, source: str, images: int) -> None:
         """Images were accepted and are being decoded: they hold places in the queue from now on."""
@@ -160,6 +163,8 @@ class Batcher:
         """
         limit = max(1, limit)
         self._newest_first = self._impatience.overloaded(now_s)
+        if self._newest_first:
+            self.overtaking_s = now_s
         dropped = self._drop_dead(now_s, limit, seconds_of)
         while self._lanes:
             ready: list[Lane] = []
