@@ -78,6 +78,19 @@ def test_busy_share(runs: list[tuple[float, float]], now_s: float, busy: float) 
     assert state(meter, now_s).busy_ratio == pytest.approx(busy)
 
 
+@given(st.lists(st.tuples(st.floats(0, 3), st.floats(0, 3)), min_size=1, max_size=60), st.floats(0, 20))
+def test_the_busy_share_is_that_of_the_window(runs: list[tuple[float, float]], wait_s: float) -> None:
+    """Each run: how long after the one before, and how long."""
+    meter, now_s, seen = LoadMeter(-100.0), 0.0, []
+    for pause_s, run_s in runs:
+        seen.append((now_s + pause_s, now_s + pause_s + run_s))
+        now_s = seen[-1][1]
+        meter.busy(*seen[-1])
+    now_s += wait_s
+    busy_s = sum(max(0.0, end_s - max(start_s, now_s - 15)) for start_s, end_s in seen)
+    assert state(meter, now_s).busy_ratio == pytest.approx(busy_s / 15, abs=1e-9)
+
+
 def test_memory_is_bounded_whatever_the_rate() -> None:
     meter = LoadMeter(0.0)
     for event in range(200_000):

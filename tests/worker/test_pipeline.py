@@ -155,10 +155,10 @@ def test_cancelled_and_expired_never_run(bench: Make) -> None:
     made.send(made.image())
     made.engine.begun.get(timeout=WAIT_S)
     gone, late, fine = made.image(), made.image(patience_s=0.0), made.image(3)
-    gone.cancelled = True
     for image in (gone, late, fine):
         made.pipeline.admit(1, time.monotonic() + 60)
         made.pipeline.offer(image)
+    gone.cancelled = True
     made.engine.orders.put(None)
     assert made.step()[0] == 1
     outcomes = [image.outcome for _ in range(3) for image in made.answers()]
@@ -202,6 +202,28 @@ def test_the_queue_is_bounded_while_images_are_still_decoding(bench: Make) -> No
     load = made.pipeline.load()
     assert (load.queue_images, load.inflight_images) == (4, 4)
     assert load.refused_per_s > 0
+
+
+def test_an_image_whose_client_left_while_it_was_decoded_takes_no_place(bench: Make) -> None:
+    made = bench()
+    image = made.image()
+    made.pipeline.admit(1, image.deadline_s)
+    made.pipeline.leave([image])
+    assert image.outcome is None, "whoever decodes it has it"
+    made.pipeline.offer(image)
+    assert made.pipeline.load().queue_images == 0
+    assert [image.outcome for image in made.answers()] == [Outcome.CANCELLED]
+    assert (made.pipeline.inflight, made.pipeline.slots.free) == (0, 32)
+
+
+def test_a_request_that_no_worker_could_take_is_no_demand(bench: Make) -> None:
+    made = bench(queue_length=16)
+    verdict = made.pipeline.admit(17, time.monotonic() + 60)
+    assert isinstance(verdict, Refused)
+    assert verdict.status == 413
+    assert (made.pipeline.load().ratio, made.pipeline.load().demand_images) == (0, 0)
+    assert isinstance(made.pipeline.admit(1, time.monotonic() - 1), Refused)
+    assert made.pipeline.load().demand_images == 1, "too late here, but in time elsewhere"
 
 
 def test_silent_images_that_were_overtaken_on_purpose_teach_admission_nothing(bench: Make) -> None:

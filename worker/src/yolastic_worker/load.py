@@ -20,6 +20,8 @@ class LoadMeter:
         self._arrived = _Counter(window_s)
         self._refused = _Counter(window_s)
         self._busy: deque[tuple[float, float]] = deque()
+        self._busy_s = 0.0
+        """The sum of these, kept so that whoever asks does not hold the lock for thousands of batches."""
         self._demand = 0
 
     def arrived(self, now_s: float, images: int = 1) -> None:
@@ -35,6 +37,7 @@ class LoadMeter:
     def busy(self, start_s: float, end_s: float) -> None:
         """The engine ran from `start_s` to `end_s`."""
         self._busy.append((start_s, end_s))
+        self._busy_s += end_s - start_s
         self._forget_busy(end_s)
 
     def state(
@@ -55,18 +58,19 @@ class LoadMeter:
             queue_images=queue_images,
             queue_oldest_age_s=queue_oldest_age_s,
             inflight_images=inflight_images,
-            busy_ratio=min(1.0, self._busy_s(now_s) / elapsed_s),
+            busy_ratio=min(1.0, self._busy_lately_s(now_s) / elapsed_s),
             demand_images=self._demand,
         )
 
-    def _busy_s(self, now_s: float) -> float:
+    def _busy_lately_s(self, now_s: float) -> float:
         self._forget_busy(now_s)
-        since_s = now_s - self._window_s
-        return sum(max(0.0, min(end_s, now_s) - max(start_s, since_s)) for start_s, end_s in self._busy)
+        too_early_s = max(0.0, now_s - self._window_s - self._busy[0][0]) if self._busy else 0.0  # runs follow each other
+        return self._busy_s - too_early_s
 
     def _forget_busy(self, now_s: float) -> None:
         while self._busy and self._busy[0][1] <= now_s - self._window_s:
-            self._busy.popleft()
+            start_s, end_s = self._busy.popleft()
+            self._busy_s = self._busy_s - (end_s - start_s) if self._busy else 0.0
 
 
 class _Counter:

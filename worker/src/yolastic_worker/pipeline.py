@@ -22,7 +22,7 @@ from yolastic_worker.runner import Runner
 from yolastic_worker.slots import SlotPool
 from yolastic_worker.speed import SpeedModel
 from yolastic_worker.tiers import TierController
-from yolastic_worker.types import DeviceLost, Image
+from yolastic_worker.types import DeviceLost, Image, Outcome
 from yolastic_worker.upkeep import Chore
 from yolastic_worker.warmup import Warmth
 from yolastic_worker.wellbeing import Wellbeing
@@ -92,7 +92,7 @@ class Pipeline:
                 self._batcher.expect(source, images)
                 self._load.arrived(now_s, images)
                 self.inflight += images
-            else:
+            elif verdict.retry_after_s is not None:  # else no worker could take it: that is no demand
                 self._load.refused(now_s, images)
         if displaced:
             self._put_out(displaced)
@@ -132,18 +132,26 @@ class Pipeline:
 
     def offer(self, image: Image) -> None:
         """A decoded image in its slot joins the queue."""
+        error: Exception | None = None
         with self._changed:
             try:
-                if self.lost is None and not self._stopping:
+                if image.cancelled:  # its client left while it was decoded: in the queue it would hold a place for nobody
+                    image.outcome = Outcome.CANCELLED
+                    self._batcher.give_up(image.source)
+                elif self.lost is None and not self._stopping:
                     self._batcher.offer(image, self._clock())
                     self._changed.notify()
                     return
-                self._batcher.give_up(image.source)
-                error: Exception = self.lost or DeviceLost("the worker is stopping")
+                else:
+                    self._batcher.give_up(image.source)
+                    error = self.lost or DeviceLost("the worker is stopping")
             except Exception as failure:
                 logger.exception("an image could not be queued")
                 error = failure
-        self._runner.fail((image,), error)
+        if error is not None:
+            self._runner.fail((image,), error)
+        else:
+            self._runner.hand_back((image,))
 
     def abandon(self, image: Image) -> None:
         """An image whose decoding failed, or whose client has gone, leaves; its outcome is set."""

@@ -82,7 +82,7 @@ class Runner:
             return
         for image in images:
             image.outcome, image.error = Outcome.FAILED, error
-        self._hand_back(images)
+        self.hand_back(images)
 
     def _do(self, work: Turn | Chore) -> None:
         batch = () if isinstance(work, Chore) else work.batch
@@ -91,7 +91,7 @@ class Runner:
                 self._house.do(work)
                 return
             if work.dropped:
-                self._hand_back(work.dropped)
+                self.hand_back(work.dropped)
             if batch:
                 self._run_batch(batch)
         except Exception as error:
@@ -169,7 +169,7 @@ class Runner:
             rescue.left(gone)
             for index in gone:
                 batch[index].outcome = Outcome.CANCELLED
-            self._hand_back([batch[index] for index in gone])
+            self.hand_back([batch[index] for index in gone])
         return tuple(index for index in part if index not in gone)
 
     def _blame(self, image: Image) -> Quarantined:
@@ -179,7 +179,8 @@ class Runner:
         logger.error("one image fails alone while others do not: its content is refused for a while")
         return Quarantined("the model fails on this image")
 
-    def _hand_back(self, images: Sequence[Image]) -> None:
+    def hand_back(self, images: Sequence[Image]) -> None:
+        """Deliver images whose outcome is set; their slots are free."""
         self._release(images)
         self._deliver(images)
 
