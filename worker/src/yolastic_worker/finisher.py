@@ -79,10 +79,10 @@ class Finisher:
         self._deliver(batch)
 
     def _box(self, image: Image, output: Outputs) -> None:
-        sample = output[:, ::_SAMPLE] if self._head is HeadKind.RAW else output
-        if np.isfinite(sample).all():
+        raw = self._head is HeadKind.RAW
+        if np.isfinite(output[:, ::_SAMPLE] if raw else output).all():
             image.boxes = detect(output, self._head, image.thresholds, image.geometry)
-        if image.boxes is not None and np.isfinite(image.boxes).all():
+        if image.boxes is not None and (not raw or np.isfinite(image.boxes).all()):
             image.outcome = Outcome.OK
         else:
             logger.error("the engine answered with numbers that are not finite")

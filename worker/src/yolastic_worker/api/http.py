@@ -24,6 +24,8 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 JSON: Final = b"application/json"
+_LOOP_CLOCK_S: Final = 0.002
+"""uvloop tells the time in whole milliseconds: less than this is no wait."""
 _LINGER_S: Final = 2.0
 """How long a refused body is read and thrown away, so that its sender reads the answer instead of a reset connection."""
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -95,7 +97,8 @@ class Request:
         self.scope, self._receive, self._limits = scope, receive, limits
         now_s = time.monotonic()
         found_s = min(now_s, scope.get("arrived_s", now_s))
-        self.arrived_s: float = found_s - (now_s - found_s)
+        waited_s = now_s - found_s if now_s - found_s > _LOOP_CLOCK_S else 0.0
+        self.arrived_s: float = now_s - 2 * waited_s
         """When its client sent it, as far as that can be known: as long as it waited in the loop after it was found, so long had
         it probably waited in the socket before. On a loop that is not busy both are nothing."""
         self.method: str = scope["method"]

@@ -32,6 +32,8 @@ _OWN_SHARE_BYTES: Final = 2**20
 """So much of a body always finds room in the last quarter of the memory for bodies: few large ones cannot shut out the rest."""
 _FAILED_RETRY_S: Final = 1
 _SOURCE_LENGTH: Final = 128
+_AT_ONCE_PIXELS: Final = 320 * 240
+"""An image so small is decoded by the event loop itself when it is alone in the worker: a change of threads costs as much."""
 _NO_GEOMETRY: Final = Geometry(0, 0, 1.0, 0, 0)
 """Until an image is decoded."""
 
@@ -133,8 +135,11 @@ class Predict:
         )  # fmt: skip
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
         headers, accepted = self._admit(bodies, pending)
-        for index, (body, header) in enumerate(zip(bodies, headers, strict=True)):
-            self._pool.submit(header.pixels, self._stage, pending, index, body, header)
+        if len(headers) == 1 and headers[0].pixels <= _AT_ONCE_PIXELS and self._pipeline.inflight == 1:
+            self._stage(pending, 0, bodies[0], headers[0])
+        else:
+            for index, (body, header) in enumerate(zip(bodies, headers, strict=True)):
+                self._pool.submit(header.pixels, self._stage, pending, index, body, header)
         timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
         watch(lambda: self._leave(pending))
         try:

@@ -152,11 +152,13 @@ def _to_source(rows: Boxes, geometry: Geometry) -> Boxes:
     """Undo the letterbox in place: each axis by its own rounded scale, then clip."""
     height, width = geometry.source_height, geometry.source_width
     inner_height, inner_width = scaled_sides(height, width, geometry.scale)
-    horizontal, vertical = rows[:, 0:4:2], rows[:, 1:4:2]
-    horizontal -= geometry.pad_left
-    horizontal /= inner_width / width
-    np.clip(horizontal, 0, width, out=horizontal)
-    vertical -= geometry.pad_top
-    vertical /= inner_height / height
-    np.clip(vertical, 0, height, out=vertical)
+    left, top, across, down = geometry.pad_left, geometry.pad_top, inner_width / width, inner_height / height
+    padding, scale, last = np.array(
+        ((left, top, left, top), (across, down, across, down), (width, height, width, height)), np.float32
+    )
+    corners = rows[:, :4]
+    corners -= padding
+    corners /= scale
+    np.maximum(corners, 0, out=corners)
+    np.minimum(corners, last, out=corners)
     return rows
