@@ -54,7 +54,12 @@ class Fallback(Resource):
 
     model_config = ConfigDict(
         json_schema_extra=refuse_unless(
-            cel("self.policy == 'Hold' || has(self.replicas)", "the policies Static and AtLeast need replicas", ".replicas")
+            cel(
+                # A default is checked as it is written, before the defaults within it.
+                "!has(self.policy) || self.policy == 'Hold' || has(self.replicas)",
+                "the policies Static and AtLeast need replicas",
+                ".replicas",
+            )
         )
     )
 
