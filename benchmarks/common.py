@@ -19,7 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-SIMULATED = ("--backend", "simulated", "--simulate", "fixed_ms=20,per_image_ms=1,memory_limit_mib=65536", "--max-batch", "32")
+SIMULATED = (
+    "--backend", "simulated", "--simulate", "fixed_ms=20,per_image_ms=1,memory_limit_mib=65536", "--max-batch", "32",
+    "--input-size", "320x320",
+)  # fmt: skip
 """An accelerator that takes 20 ms + 1 ms an image."""
 
 

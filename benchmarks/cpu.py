@@ -39,7 +39,7 @@ def around_the_engine(seconds: float, repeats: int) -> list[Row]:
     """
     (image,) = random_jpegs(1, _WIDTH, _HEIGHT, _QUALITY)
     found_ms, engine_s = [], _engine_s()
-    with served(SIMULATED) as worker:
+    with served((*SIMULATED, "--input-size", "640x640")) as worker:
         process, target = psutil.Process(worker.pid), Target(worker.url, (image,))
         open_loop(target, [(_RATE_PER_S, 2.0)])
         for repeat in range(repeats):

@@ -9,11 +9,10 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.client import TELL_HEADER, Outcome, Target, closed_loop, open_loop
-from benchmarks.common import Row, random_jpegs, served
+from benchmarks.common import SIMULATED, Row, random_jpegs, served
 
-_SIMULATED = ("--backend", "simulated", "--simulate", "fixed_ms=20,per_image_ms=1,memory_limit_mib=65536", "--max-batch", "32")
 _CAPACITY_PER_S = 32 / (0.020 + 0.001 * 32)
-_ACCELERATOR = "simulated 20 ms + 1 ms/image, ceiling 32, 160x120 JPEGs"
+_ACCELERATOR = "simulated 20 ms + 1 ms/image, ceiling 32, 160x120 JPEGs into 320x320"
 _BACK_TO_NORMAL = 1.2
 """The p50 of one client counts as normal again at this many times what it was before."""
 _PATIENCE_MS = 500.0
@@ -36,7 +35,7 @@ def _alone_ms(target: Target, warm_s: float, seconds: float) -> float:
 def crowd(seconds: float, repeats: int, *, told: bool) -> list[Row]:
     """512 clients with 500 ms patience in a closed loop: useful answers a second, and how soon it is over when they go."""
     shares, backs = [], []
-    with served(_SIMULATED) as worker:
+    with served(SIMULATED) as worker:
         target = Target(worker.url, random_jpegs(1, 160, 120, 85))
         for _ in range(repeats):
             before_ms = _alone_ms(target, 0.5, 1.5)
@@ -59,7 +58,7 @@ def bursts(repeats: int) -> list[Row]:
     """Ten times the base rate for 2 s, clients that say 100 ms and wait longer: who is answered is answered in time."""
     shares, rates, refused_ms = [], [], []
     phases = [(_BASE_PER_S, _CALM_S), (10 * _BASE_PER_S, _BURST_S)] * _BURSTS
-    with served((*_SIMULATED, "--objective-ms", str(_OBJECTIVE_MS))) as worker:
+    with served((*SIMULATED, "--objective-ms", str(_OBJECTIVE_MS))) as worker:
         target = Target(worker.url, random_jpegs(1, 160, 120, 85), headers=(f"{TELL_HEADER}: {_OBJECTIVE_MS}",))
         for repeat in range(repeats):
             found = open_loop(target, phases, seed=7 + repeat, objective_ms=_OBJECTIVE_MS)[1::2]
