@@ -284,6 +284,14 @@ def test_alone_and_still_out_of_memory(bench: Make) -> None:
     assert made.pipeline.lost is None
 
 
+def test_many_images_that_do_not_fit_alone_do_not_fill_the_log(bench: Make, caplog: pytest.LogCaptureFixture) -> None:
+    made = bench(fits=0)
+    for value in range(1, 60):
+        made.together(value)
+    assert made.count("out_of_memory") == 59
+    assert 1 <= len([record for record in caplog.records if record.levelname == "ERROR"]) <= 3
+
+
 def test_what_passes_is_tried_once_more(bench: Make) -> None:
     made = bench(passing=[TransientFailure("timed out")])
     assert right(made.together(1, 2, 3))

@@ -34,6 +34,7 @@ class Housekeeper:
         self._console, self._desk, self._canary = console, desk, canary
         self._metrics, self._clock = metrics, clock
         self._looked_s = clock()
+        self._alone_told = False
 
     def do(self, chore: Chore) -> None:
         """One chore.
@@ -77,7 +78,10 @@ class Housekeeper:
         """A batch of so many, without padding, did not fit: count it, and lower the bound."""
         self._metrics.out_of_memory.inc()
         bound = self._desk.out_of_memory(self._desk.padded(images))
-        logger.error("out of memory with a batch of %d; now at most %d", images, bound)
+        # Where not even one image fits every request comes here: the counter tells how many, the log that it is so.
+        level = logging.DEBUG if images == 1 and self._alone_told else logging.ERROR
+        self._alone_told = images == 1
+        logger.log(level, "out of memory with a batch of %d; now at most %d", images, bound)
 
     def shrink(self) -> None:
         """Memory that only larger batches need goes back to the device.
