@@ -17,7 +17,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 MODEL = ROOT / "tests/worker/data/dynamic.onnx"
 LIMITS = (
-    "--header-timeout-s", "2", "--body-timeout-s", "6", "--body-grace-s", "2", "--send-timeout-s", "3", "--max-connections", "64",
+    "--header-timeout-s", "2", "--body-timeout-s", "6", "--body-grace-s", "2", "--send-timeout-s", "3", "--idle-timeout-s", "4",
+    "--max-connections", "64",
 )  # fmt: skip
 _GROWTH_BYTES = 48 * 2**20
 """What the allocators may keep after bombs of hundreds of MiB; a leak of only 200 KiB a request would pass it."""
@@ -97,14 +98,17 @@ def answered() -> Callable[..., tuple[int, bytes, bool]]:
     return exchange
 
 
-def exchange(port: int, raw: bytes, patience_s: float = 5.0) -> tuple[int, bytes, bool]:
-    """Send bytes as they are: how many answers came, the first one's, and whether the worker closed the connection."""
+def exchange(port: int, *parts: bytes, patience_s: float = 5.0) -> tuple[int, bytes, bool]:
+    """Send bytes as they are, each part in a packet of its own: how many answers came, all of them, and whether the worker
+    closed the connection."""
     import socket
 
     received, closed, until_s = b"", False, time.monotonic() + patience_s
     with socket.create_connection(("127.0.0.1", port), patience_s) as raw_socket:
         try:
-            raw_socket.sendall(raw)
+            for number, raw in enumerate(parts):
+                time.sleep(0.1 if number else 0)  # until the worker has read the part before
+                raw_socket.sendall(raw)
             raw_socket.settimeout(0.3)
             while time.monotonic() < until_s:
                 try:

@@ -51,6 +51,20 @@ def test_headers_have_a_deadline(worker: Any, opened: Callable[..., socket.socke
     assert time.monotonic() - began_s < 10
 
 
+@pytest.mark.parametrize("raw", [b"\r\n", b"\r", b"\n\n"])
+def test_line_ends_between_requests_hold_nothing(worker: Any, opened: Callable[..., socket.socket], raw: bytes) -> None:
+    """They begin no request, and are no reason to keep a connection."""
+    clients = [opened(worker.port, b"GET /info HTTP/1.1\r\nhost: x\r\n\r\n") for _ in range(MANY)]
+    for client in clients:
+        received = b""
+        while not received.endswith(b"}}"):
+            received += client.recv(65536)
+        client.sendall(raw)
+    began_s = time.monotonic()
+    assert [_rest(client)[:300] for client in clients] == [b""] * MANY
+    assert time.monotonic() - began_s < 10
+
+
 def test_a_header_a_second_does_not_extend_it(worker: Any, opened: Callable[..., socket.socket]) -> None:
     client = opened(worker.port, b"GET /info HTTP/1.1\r\nhost: x\r\n")
     began_s = time.monotonic()

@@ -105,6 +105,47 @@ def test_an_offered_upgrade_is_ignored_and_the_body_is_not(
     assert not closed
 
 
+OFFERS = {
+    "in capitals": b"CONNECTION: UPGRADE\r\nUPGRADE: H2C\r\n",
+    "behind a long header": b"x-a: " + b"a" * 5000 + b"\r\nconnection: upgrade\r\nupgrade: h2c\r\n",
+    "twice": b"connection: upgrade\r\nupgrade: h2c\r\nupgrade: websocket\r\n",
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS)
+@pytest.mark.parametrize("cut", ["whole", "before the body", "in the offer", "behind another request"])
+def test_the_body_of_an_offered_upgrade_is_never_a_second_request(
+    worker: Any, answered: Callable[..., Any], offer: str, cut: str
+) -> None:
+    """However it is written and wherever its packets end: what a proxy before this worker counts as the body, is the body."""
+    head = POST + OFFERS[offer] + b"content-length: %d\r\n\r\n" % len(SECOND)
+    parts = {
+        "whole": [head + SECOND], "before the body": [head, SECOND], "in the offer": [head[:-40], head[-40:] + SECOND],
+        "behind another request": [SECOND + head + SECOND],
+    }  # fmt: skip
+    count, received, closed = answered(worker.port, *parts[cut])
+    assert count == (2 if cut == "behind another request" else 1), received
+    assert b"HTTP/1.1 415 " in received, received
+    assert not closed
+
+
+def test_requests_that_offer_upgrades_may_follow_each_other(worker: Any, answered: Callable[..., Any]) -> None:
+    offer = GET + b"connection: upgrade\r\nupgrade: h2c\r\n\r\n"
+    count, received, closed = answered(worker.port, offer * 3 + SECOND)
+    assert (count, received.count(b"HTTP/1.1 200 "), closed) == (4, 4, False)
+
+
+@pytest.mark.parametrize(
+    "trailer", [b"content-type: image/jpeg", b"x-request-timeout-ms: 0", b"x-request-id: of-a-trailer", b"authorization: x"]
+)
+def test_a_trailer_is_never_a_header(worker: Any, answered: Callable[..., Any], trailer: bytes) -> None:
+    """A proxy that looks at the headers has not seen it."""
+    head = b"POST /predict HTTP/1.1\r\n" + HOST + b"transfer-encoding: chunked\r\n\r\n"
+    _, received, _ = answered(worker.port, head + b"5\r\nhello\r\n0\r\n" + trailer + b"\r\n\r\n")
+    assert b'"unsupported_content_type"' in received, received
+    assert b"of-a-trailer" not in received
+
+
 def test_request_ids(worker: Any) -> None:
     own = [worker.predict(b"x", x_request_id=told).headers["x-request-id"] for told in ("abc-1.2:3_4", "a b", "x" * 129, "é")]
     assert own[0] == "abc-1.2:3_4"

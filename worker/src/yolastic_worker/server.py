@@ -7,13 +7,13 @@ load balancer knows that it leaves.
 import asyncio
 import contextlib
 import logging
-import re
 import select
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -34,8 +34,6 @@ _MAX_PIPELINED: Final = 16
 """Requests that wait on one connection for the answer of the one before: each holds its headers in memory."""
 _MAX_READ_BYTES: Final = 2**18
 """What the event loop reads at once."""
-_HEAD_BYTES: Final = 4096
-_UPGRADE: Final = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 _MAX_TURNED_AWAY: Final = 128
 _TURNED_AWAY_S: Final = 1.0
 """So many refused connections linger for so long, so that their clients read why; more are closed at once."""
@@ -43,15 +41,6 @@ _HUNG_UP: Final = getattr(select, "POLLRDHUP", select.POLLHUP)
 """The peer has closed its side (Linux); elsewhere only a connection that is broken shows."""
 _BACKLOG: Final = 2048
 _STATUS_LINES: Final = {400: b"HTTP/1.1 400 Bad Request\r\n", 503: b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n"}
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """The first bytes of a request with its Upgrade header made another, as any server may ignore it.
-
-    The parser would stop at it and drop the body: Java's own client offers h2c with every POST, and curl with --http2.
-    """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return _UPGRADE.sub(b"\r\nIgnored:", head) + end + rest
 
 
 class Door(ServerState):
@@ -110,6 +99,8 @@ class Connection(HttpToolsProtocol):
     """
 
     closing = False
+    _offer = b""
+    """The head of a request that offers an upgrade, without the offer, until it has been read again."""
     _watcher: Callable[[], None] | None = None
     _awaiting_s: float | None = None
     """Since when the end of a request's headers is awaited."""
@@ -135,21 +126,41 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone; so is whoever waited for an answer."""
         super().connection_lost(exc)
+        self._unset_keepalive_if_required()  # also after an error: the timer would keep all of this for minutes
         self._awaiting_s = None
         if self._watcher is not None:
             self._watcher()
 
     def data_received(self, data: bytes) -> None:
         """Bytes: counted, so that neither an endless header nor endless trailers gather in memory."""
-        if (self.cycle is None or not self.cycle.more_body) and data.find(b"pgrade", 0, _HEAD_BYTES) >= 0:
-            data = _without_upgrade(data)
-        super().data_received(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return
         self._unexplained_bytes += len(data)
         if self._unexplained_bytes > self.door.limits.header_bytes + _MAX_READ_BYTES and not self.transport.is_closing():
             self.send_400_response("")
 
+    def _feed(self, data: bytes) -> None:
+        """Parse; a request that offers an upgrade is parsed again without its offer, as any server may ignore it.
+
+        The parser would take its body for whatever is spoken after the upgrade: a proxy before this worker, which takes it for a
+        body, could be made to carry requests it has not seen. Java's own client offers h2c with every POST, curl with --http2.
+        """
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as stop:
+                data, self._offer = self._offer + data[stop.args[0] :], b""
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            else:
+                return
+
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """A request begins: only this, and no stray line ends, makes an idle connection a busy one."""
+        self._unset_keepalive_if_required()
         super().on_message_begin()
         self._silent, self._headers_bytes, self._unexplained_bytes = False, 0, 0
         if self._awaiting_s is None:
@@ -161,14 +172,19 @@ class Connection(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer."""
+        """A header; trailers are counted, and are no headers."""
         self._count(len(name) + len(value))
+        if self._awaiting_s is None:
+            return
         if len(self.headers) >= self.door.limits.header_count:
             raise ValueError("too many headers")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """A request's headers are there: its handler starts."""
+        if self.parser.should_upgrade():
+            self._offer = self._head_without_offer()
+            return
         if len(self.pipeline) >= _MAX_PIPELINED:
             raise ValueError("too many requests at once on one connection")
         self._awaiting_s = None
@@ -184,6 +200,11 @@ class Connection(HttpToolsProtocol):
         """A part of the body; it excuses as many bytes of framing."""
         self._unexplained_bytes -= 2 * len(body)
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is whole, unless it is to be read again."""
+        if not self._offer:
+            super().on_message_complete()
 
     def close_after_answer(self) -> None:
         """The next answer says `Connection: close`, the one that is under way too unless it has begun."""
@@ -239,6 +260,14 @@ class Connection(HttpToolsProtocol):
         self._headers_bytes += size
         if self._headers_bytes > self.door.limits.header_bytes:
             raise ValueError("the headers are too long")
+
+    def _head_without_offer(self) -> bytes:
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise ValueError("this is no proxy")
+        lines = [b"%b %b HTTP/%b" % (method, self.url, self.parser.get_http_version().encode("ascii"))]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def _gone(self) -> bool:
         """Has the client hung up, also where the loop has not read that far yet? Under a crowd most of what it finds is dead."""
