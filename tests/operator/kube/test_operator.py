@@ -15,10 +15,13 @@ from typing import Any
 
 import pytest
 
+from yolastic_cli.__main__ import main
+
 pytestmark = pytest.mark.cluster
 
 API = "/apis/yolastic.dev/v1alpha1"
 LIMIT_S = 20
+MERGE = "application/merge-patch+json"
 SPEC: dict[str, Any] = {"model": {"uri": "http://models.invalid/m.onnx", "sha256": "0" * 64}}
 
 
@@ -200,6 +203,29 @@ def test_why_a_worker_does_not_start(running: Running, status: dict[str, Any], k
     assert message in running.condition("weld", kind)["message"]
 
 
+def test_a_paused_one_leaves_the_size_to_others_and_explains_itself(
+    running: Running, api_server: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    running.make("weld", runtime=running.runtime(), autoscaling={"maxReplicas": 2, "mode": "Paused"})
+    eventually("a reason", lambda: running.reason("weld", "ScalingActive") == "Paused")
+    assert running.condition("weld", "FallbackActive")["reason"] == "NotNeeded"
+    scale = f"/apis/apps/v1/namespaces/{running.namespace}/deployments/weld/scale"
+    running.server.merge(scale, {"spec": {"replicas": 3}})
+    eventually("the size", lambda: running.server.get(running.path("weld"))["status"]["desiredReplicas"] == 3)
+    refused, _ = api_server.request("PATCH", f"{running.path('weld')}/scale", {"spec": {"replicas": 2}}, MERGE)
+    assert refused == 422
+    assert running.deployment("weld")["spec"]["replicas"] == 3
+
+    asked = ["explain", "weld", "-n", running.namespace, "--kubeconfig", str(api_server.admin_kubeconfig)]
+    assert main(asked) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"{running.namespace}/weld, in the cluster\n")
+    assert "Mode       Paused: 3 workers held, 2 would be wanted\n" in told
+    assert "Written    nothing, the mode is Paused\n" in told
+    assert main(["explain", "other", *asked[2:]]) == 2
+    assert f"there is no YoloInference other in namespace {running.namespace}" in capsys.readouterr().err
+
+
 def test_a_missing_secret_of_api_keys_is_named(running: Running) -> None:
     running.make("guarded", runtime=running.runtime(), apiKeysSecretName="clients")
     (volume,) = [
@@ -283,6 +309,9 @@ def test_health_is_told(running: Running) -> None:
         ({"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}, "minReplicas"),
         ({"replicas": 1, "autoscaling": {"maxReplicas": 2}}, "replicas and autoscaling exclude each other"),
         ({"autoscaling": {"maxReplicas": 2, "targetLoadPercent": 60}}, "scaleDownLoadPercent"),
+        ({"autoscaling": {"maxReplicas": 2, "mode": "Off"}}, "mode"),
+        ({"autoscaling": {"maxReplicas": 2, "fallback": {"policy": "Static"}}}, "the policies Static and AtLeast need replicas"),
+        ({"autoscaling": {"maxReplicas": 2, "fallback": {"replicas": 3}}}, "fallback.replicas must not exceed maxReplicas"),
         ({"model": SPEC["model"] | {"uri": "file:///m.onnx"}}, "file://"),
         ({"model": SPEC["model"] | {"uri": "s3://bucket/m.onnx"}}, "uri"),
         ({"model": SPEC["model"] | {"sha256": "beef"}}, "sha256"),
