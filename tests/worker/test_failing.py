@@ -478,6 +478,17 @@ def test_a_smaller_budget_gives_memory_back_before_the_next_batch(bench: Make) -
     assert made.engine.shrunk == 1, "only a smaller one"
 
 
+def test_giving_memory_back_is_work_that_ends(bench: Make) -> None:
+    """A worker that nobody asks anything afterwards is idle, not stuck."""
+    made = bench()
+    made.together(*range(1, 9))
+    made.pipeline.looked(180)
+    made.pipeline.grant(CeilingGrant(base=1, ceiling=1, budget_bytes=150))
+    until(lambda: made.engine.shrunk == 1 and not made.pipeline.progress().running)
+    made.clock.now_s += 3600
+    assert stalled(made.pipeline.progress(), 0.0, made.clock()) is None
+
+
 def test_a_lowered_ceiling_counts_from_the_next_batch(bench: Make) -> None:
     made = bench()
     images = made.send(*range(8))
