@@ -57,6 +57,7 @@ def test_advisory_tells_all_and_touches_nothing(world: Any) -> None:
 
     it.change(autoscaling=ELASTIC)
     it.run_until(lambda: it.ready == 3)
+    assert len(told(it, "BatchCeilingChanged")) == 1  # now it was granted
     assert "advisedReplicas" not in it.status["autoscaling"]
     assert it.condition("ScalingActive")["reason"] == "ValidMetrics"
 

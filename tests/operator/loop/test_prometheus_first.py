@@ -54,3 +54,17 @@ def test_without_it_the_workers_are_asked(world: Any) -> None:
     assert it.condition("MetricsAvailable")["status"] == "True"
     assert it.figures.ages[-2:] == [("Workers", 0.0), ("Prometheus", math.inf)]
     assert "no answer within 3 s" in it.condition("MetricsAvailable")["message"]
+
+
+def test_ages_alone_are_not_written(world: Any) -> None:
+    it, prometheus = with_prometheus(world)
+    it.run(900)
+    prometheus.answer = ratios(it, 0.0)
+    it.run(60)
+    written = len(it.cluster.statuses)
+    for step in range(120):
+        prometheus.answer = ratios(it, 0.0, age_s=2.0 + 5 * (step % 3))
+        it.run(5)
+    assert len(it.cluster.statuses) == written
+    (figures,) = [step["text"] for step in it.status["autoscaling"]["explanation"] if step["about"] == "Figures"]
+    assert "1 by Prometheus, up to " in figures

@@ -170,8 +170,9 @@ def test_the_explanation_has_every_step_of_the_sum():
     result = decided(fleet([1.32] * 2), autoscaled(maximum=3))
     assert [(step.about, step.text) for step in result.explanation][:-1] == [
         ("Workers", "2 ordered; 2 serving"),
-        ("Figures", "fresh from 2 of 2 workers; 2 asked directly, 0 s old; 2 workers told of 0 images/s and 0 queued"),
+        ("Figures", "fresh from 2 of 2 workers; 2 asked directly, up to 0 s old; 2 workers told of 0 images/s and 0 queued"),
         ("Load", "load ratio 1.32 over 2 workers, target 0.80: 4 workers"),
+        ("Survivors", "the load does not ask for fewer"),
         ("Forecast", "demand does not rise beyond its noise"),
         ("Fallback", "not needed, there are figures"),
         ("Windows", "limited to maxReplicas 3: 3 workers (1 to 3 allowed, 2 before)"),
@@ -188,7 +189,7 @@ def test_the_explanation_tells_ages_sources_and_who_is_silent():
     result = decided(seen(*views, prometheus=Stale(61.0, 61.0)), autoscaled(maximum=9, forecast="None"))
     (figures,) = texts(result, "Figures")
     assert figures.startswith(
-        "fresh from 3 of 8 workers; 2 by Prometheus, 2 to 7 s old; 1 asked directly, 0 s old; 4 workers told"
+        "fresh from 3 of 8 workers; 2 by Prometheus, up to 7 s old; 1 asked directly, up to 0 s old; 4 workers told"
     )
     assert "; c: figures are 64 s old; x-0: no answer within 2 s; x-1: no answer" in figures
     assert figures.endswith("; and 2 more without; Prometheus has nothing newer than 61 s")

@@ -17,7 +17,7 @@ class Changes:
     """Remembers what it told last; a new one after a restart goes on from the status."""
 
     def __init__(self, status: InferenceStatus) -> None:
-        self._ceiling = status.batch.ceiling
+        self._ceiling = self._advised_ceiling = status.batch.ceiling
         newest = next((decision for decision in status.autoscaling.decisions if decision.advice), None)
         self._advised = newest.to if newest is not None and status.autoscaling.advised_replicas is not None else None
         self._advised_s: float | None = None
@@ -49,14 +49,20 @@ class Changes:
 
     def _ceiling_change(self, decision: Decision, size: int, wall_s: float) -> list[DecisionStatus]:
         ceiling = decision.ceiling
-        if ceiling is None or ceiling.tiers.ceiling == self._ceiling:
+        advice = decision.mode == "Advisory"
+        if not advice:
+            self._advised_ceiling = None
+        before = self._advised_ceiling if advice and self._advised_ceiling is not None else self._ceiling
+        if ceiling is None or ceiling.tiers.ceiling == before:
             return []
-        change = _change(wall_s, size, size, f"LimitedBy{ceiling.limited_by}", ceiling.message)
-        change = change.model_copy(update={"batch_from": self._ceiling, "batch_to": ceiling.tiers.ceiling})
-        self._ceiling = ceiling.tiers.ceiling
+        if advice:
+            self._advised_ceiling = ceiling.tiers.ceiling
+        else:
+            self._ceiling = ceiling.tiers.ceiling
         if decision.mode == "Paused":
             return []  # it shows what the workers work with; nothing was decided
-        return [change.model_copy(update={"advice": True}) if decision.mode == "Advisory" else change]
+        change = _change(wall_s, size, size, f"LimitedBy{ceiling.limited_by}", ceiling.message)
+        return [change.model_copy(update={"batch_from": before, "batch_to": ceiling.tiers.ceiling, "advice": advice or None})]
 
 
 def reason_of(change: DecisionStatus) -> str:

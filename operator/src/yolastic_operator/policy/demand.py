@@ -77,6 +77,8 @@ def propose(
     replicas, reason, why = _guarded(wanted, current, sum(values), autoscaling, serving)
     if wanted < current:
         steps.append(Step("Survivors", _survivors(replicas, sum(values), autoscaling, why)))
+    else:
+        steps.append(Step("Survivors", "the load does not ask for fewer"))
     if ahead is not None:
         more = max(-_above(fresh, ahead.images_per_s), -too_much)
         later = _with(pods, more, current, autoscaling)

@@ -63,6 +63,6 @@ def _by_source(views: list[WorkerView]) -> tuple[tuple[str, list[WorkerView]], .
 
 
 def _ages(views: list[WorkerView]) -> str:
+    # One form for any ages, so that they can be told from news.
     ages_s = [view.load_ratio.age_s for view in views if not isinstance(view.load_ratio, Missing)]
-    youngest, oldest = round(min(ages_s)), round(max(ages_s))
-    return f"{oldest} s old" if youngest == oldest else f"{youngest} to {oldest} s old"
+    return f"up to {max(ages_s):.0f} s old"
