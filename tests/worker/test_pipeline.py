@@ -18,6 +18,7 @@ from yolastic_worker.memory.probe import MemoryReading
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
 from yolastic_worker.postprocess import HeadKind
+from yolastic_worker.state import refresh_gauges
 from yolastic_worker.types import DeviceLost, Geometry, Image, Outcome, ShapeKey, Thresholds
 from yolastic_worker.warmup import Warmth
 
@@ -267,6 +268,39 @@ def test_progress_tells_a_hung_engine_from_an_idle_one(bench: Make) -> None:
     assert (busy.waiting, busy.running) == (1, 1)
     assert busy.last_s <= time.monotonic()
     assert busy.slowest_s == pytest.approx(0.018)
+
+
+def test_an_idle_engine_does_not_stay_in_the_burst_tier() -> None:
+    later_s = [0.0]
+    made = Bench(SteppedEngine(), clock=lambda: time.monotonic() + later_s[0])
+    made.pipeline.grant(CeilingGrant(base=1, ceiling=8))
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    images = [made.image() for _ in range(4)]
+    made.send(*images)
+    made.engine.orders.put(None)
+    assert made.step() == (4, 4)
+    for _ in range(2):
+        made.answers()
+    assert made.pipeline.ceiling()[0].burst
+    later_s[0] = 31
+    assert not made.pipeline.ceiling()[0].burst
+    assert made.pipeline.ceiling()[0].effective == 1
+    made.pipeline.stop()
+    made.thread.join(WAIT_S)
+
+
+def test_gauges_tell_what_is_granted_now(bench: Make) -> None:
+    made = bench()
+    made.pipeline.grant(CeilingGrant(base=1, ceiling=4, bounds={"latency": 4}, budget_bytes=90))
+    refresh_gauges(made.metrics, made.pipeline, 8)
+    assert b'bound="latency"' in made.metrics.render()
+    assert b'kind="budget"' in made.metrics.render()
+    made.pipeline.grant(CeilingGrant(base=1, ceiling=4))
+    refresh_gauges(made.metrics, made.pipeline, 8)
+    assert b'bound="latency"' not in made.metrics.render()
+    assert b'kind="budget"' not in made.metrics.render()
+    assert b'bound="effective"' in made.metrics.render()
 
 
 def test_speed_is_learned(bench: Make) -> None:

@@ -4,6 +4,7 @@ It has its own thread and event loop, so that a full queue or a busy data port d
 """
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import socket
@@ -182,7 +183,8 @@ class ControlThread:
         """Close the port."""
         self._stopping = True
         if self._loop is not None and self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._stop)
+            with contextlib.suppress(RuntimeError):  # it has just failed: it is not opened again
+                self._loop.call_soon_threadsafe(self._stop)
             self._thread.join(2)
 
     def _run(self) -> None:

@@ -47,6 +47,10 @@ class WorkerMetrics:
         """Set a gauge."""
         self._made[metric.name].labels(self._model, *labels).set(value)
 
+    def forget(self, metric: names.Metric) -> None:
+        """Drop every series of a gauge: what is not set again was, and is not."""
+        self._made[metric.name].clear()
+
     def render(self) -> bytes:
         """Prometheus text format 0.0.4."""
         return generate_latest(self.registry)

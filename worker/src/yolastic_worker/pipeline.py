@@ -310,6 +310,7 @@ class Pipeline:
 
     def _tiers_state(self) -> CeilingState:
         budget_bytes = None if self._grant is None else self._grant.budget_bytes
+        self._tiers.update(self._clock(), self._batcher.waiting)  # an idle engine takes no turns: its burst is over nevertheless
         return self._tiers.state().model_copy(update={"budget_bytes": budget_bytes})
 
     def memory_in_use(self) -> tuple[int | None, int | None]:

@@ -71,6 +71,7 @@ def refresh_gauges(metrics: WorkerMetrics, pipeline: "Pipeline | None", max_batc
     bounds: dict[str, int] = {"effective": ceiling.effective, "memory": own_bound, "spec": max_batch}
     if grant is not None:
         bounds |= {"operator": grant.ceiling, **{str(bound): images for bound, images in grant.bounds.items()}}
+    metrics.forget(names.BATCH_CEILING)
     for bound, images in bounds.items():
         metrics.gauge(names.BATCH_CEILING, images, bound)
     memory = warmth.memory
@@ -79,6 +80,7 @@ def refresh_gauges(metrics: WorkerMetrics, pipeline: "Pipeline | None", max_batc
         kinds["budget"] = grant.budget_bytes
     if memory is not None:
         kinds.update(fixed=memory.fixed, per_image=memory.per_image, predicted_peak=memory.at(ceiling.ceiling))
+    metrics.forget(names.MEMORY_BYTES)
     for kind, value in kinds.items():
         if value is not None:
             metrics.gauge(names.MEMORY_BYTES, value, kind)
