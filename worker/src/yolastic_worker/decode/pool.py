@@ -1,13 +1,16 @@
 """The threads that decode. Small images and large ones have lanes of their own, so that bombs of pixels delay only each other."""
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any, Final
 
 from yolastic_worker.decode.header import SMALL_PIXELS
+
+logger = logging.getLogger(__name__)
 
 _BYTES_A_PIXEL: Final = 12
 """At the decoder's worst: coefficients of a progressive JPEG (6), RGB (3), and its copy turned by EXIF (3)."""
@@ -20,14 +23,38 @@ def decoding_bytes(pixels: int) -> int:
     return pixels * _BYTES_A_PIXEL
 
 
+class _Lane:
+    """Threads that run what is put before them. No futures: nobody asks them, and they cost CPU time."""
+
+    def __init__(self, threads: int, name: str, begin: Callable[[], None] = lambda: None) -> None:
+        self._tasks: SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]]] = SimpleQueue()
+        self._begin = begin
+        for number in range(threads):
+            threading.Thread(target=self._run, name=f"{name}_{number}", daemon=True).start()
+
+    def put(self, task: Callable[..., None], *arguments: Any) -> None:
+        """Run it soon."""
+        self._tasks.put((task, arguments))
+
+    def _run(self) -> None:
+        self._begin()
+        while True:
+            task, arguments = self._tasks.get()
+            try:
+                task(*arguments)
+            except Exception:
+                logger.exception("a decoding task failed")
+            del task, arguments  # or an idle thread would hold the last body and its pixels
+
+
 class DecodePool:
     """Runs decoding tasks in threads: one lane for small images, which never waits for memory, one for large ones, which does."""
 
     def __init__(self, threads: int, memory_bytes: int, most_large: int) -> None:
         """`memory_bytes`: of large images decoded at once; `most_large`: large images that may wait."""
         self._memory_bytes, self._most_large = memory_bytes, most_large
-        self._small = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._large = ThreadPoolExecutor(max(1, threads // 2), thread_name_prefix="decode-large", initializer=_yield_to_others)
+        self._small = _Lane(threads, "decode")
+        self._large = _Lane(max(1, threads // 2), "decode-large", _yield_to_others)
         self._room = threading.Condition()
         self._taken_bytes = 0
         self._waiting = 0
@@ -35,11 +62,11 @@ class DecodePool:
     def submit(self, pixels: int, task: Callable[..., None], *arguments: Any) -> None:
         """Run `task` for an image of so many pixels; it must not raise."""
         if pixels <= SMALL_PIXELS:
-            self._small.submit(task, *arguments)
+            self._small.put(task, *arguments)
             return
         with self._room:
             self._waiting += 1
-        self._large.submit(self._run_large, decoding_bytes(pixels), task, arguments)
+        self._large.put(self._run_large, decoding_bytes(pixels), task, arguments)
 
     def has_room(self, large: int) -> bool:
         """May so many large images more wait? They hold places of the queue, which small ones need too."""
