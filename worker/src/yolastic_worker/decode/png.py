@@ -16,6 +16,8 @@ _MAX_CHUNKS: Final = 16384
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _HARMLESS_BYTES: Final = 16384
 """So little compressed data inflate to 16 MiB at most: not worth a look."""
+_PIECE_BYTES: Final = 2**18
+"""Inflated at once, and forgotten: fresh memory for all rows would cost as much time as to inflate them."""
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """First column and row, and steps, of each pass of an interlaced image."""
 
@@ -77,13 +79,16 @@ def _raw_bytes(body: bytes) -> int:
 
 
 def _check_data(data: list[bytes], raw_bytes: int) -> None:
-    """Inflate once, no further than the rows go; releases the GIL."""
+    """Inflate once, no further than the rows go, and keep nothing of it; releases the GIL."""
     inflater = zlib.decompressobj()
     left = raw_bytes
     try:
         for part in data:
-            left -= len(inflater.decompress(part, left + 1))
-            if left < 0 or inflater.unconsumed_tail:
-                raise PngRefused("holds more data than pixels")
+            rest = part
+            while rest:
+                left -= len(inflater.decompress(rest, _PIECE_BYTES))
+                if left < 0:
+                    raise PngRefused("holds more data than pixels")
+                rest = inflater.unconsumed_tail
     except zlib.error as error:
         raise PngRefused("has broken data") from error
