@@ -1,0 +1,138 @@
+"""What people meet is explained: every reason, status, code word, event and exit code in the code stands in the documentation.
+
+The words are read from the sources, so that a new one fails here until docs/troubleshooting.md says what it means. Links and
+paths in the documentation lead somewhere.
+"""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from yolastic_contract import failure, statuses
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKER, OPERATOR = ROOT / "worker/src/yolastic_worker", ROOT / "operator/src/yolastic_operator"
+PAGES = tuple(sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]))
+TROUBLE = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+
+_WORD = re.compile(r"[A-Z][a-z]+(?:[A-Z][a-z]+)*")
+_CODE = re.compile(r"\b[45]\d\d,\s*b?\"([a-z]+(?:_[a-z]+)*)\"")
+_REFUSED_CODE = re.compile(r"\bRefused\(\d{3}, .*\"([a-z]+(?:_[a-z]+)*)\"\)")
+
+TELLING = (
+    "policy/conditions.py", "policy/replicas.py", "policy/demand.py", "policy/fallback.py", "policy/behavior.py",
+    "act/events.py", "cluster/pods.py", "cluster/process.py", "cluster/kubernetes.py", "cluster/local.py", "handlers.py",
+    "loop.py",
+)  # fmt: skip
+"""Where the operator's reasons and events are written."""
+NO_REASONS = frozenset({
+    # values of fields, of conditions and of Python
+    "True", "False", "Unknown", "None", "Active", "Normal", "Warning", "Hold", "Static", "Trend", "Max", "Percent", "Pods",
+    "Disabled", "OnnxRuntime", "Simulated", "Prometheus", "Workers",
+    # steps of an explanation
+    "Fallback", "Forecast", "Load", "Mode", "Room", "Survivors", "Windows",
+    # what Kubernetes calls its own
+    "Deployment", "Event", "NetworkPolicy", "Pod", "Secret", "Service", "YoloInference", "Reconcile", "PodScheduled", "Succeeded",
+    "Terminating", "Pending", "Failed", "Draining", "ContainerCreating", "CreateContainerConfigError", "PodInitializing",
+    "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable",
+})  # fmt: skip
+"""Words of those modules that no condition, decision or event carries; ErrImagePull and its like become ImagePullFailed."""
+MADE_OF_PARTS = (
+    "LimitedBySpec", "LimitedByMemory", "LimitedByLatency", "LimitedByEfficiency", "FallbackStatic", "FallbackAtLeast", "Advisory",
+)  # fmt: skip
+"""Words that the code puts together from others."""
+
+
+def _words(path: Path) -> Iterator[str]:
+    """CamelCase constants of a module, annotations left out."""
+    tree = ast.parse(path.read_text("utf-8"))
+    hints = [hint for node in ast.walk(tree) for name in ("annotation", "returns") if (hint := getattr(node, name, None))]
+    left_out = {id(part) for hint in hints for part in ast.walk(hint)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and id(node) not in left_out and _WORD.fullmatch(str(node.value)):
+            yield str(node.value)
+
+
+def _operator_words() -> list[str]:
+    found = {word for module in TELLING for word in _words(OPERATOR / module)} - NO_REASONS
+    return sorted({*found, *MADE_OF_PARTS})
+
+
+def _codes() -> list[str]:
+    found: set[str] = set()
+    for path in WORKER.rglob("*.py"):
+        text = path.read_text("utf-8")
+        found.update(_CODE.findall(text), _REFUSED_CODE.findall(text))
+    return sorted({*found, "starting", "draining", "failed"})  # a phase is the code of /readyz
+
+
+def _stands(word: str) -> bool:
+    return re.search(rf"(?<![A-Za-z_]){word}(?![A-Za-z_])", TROUBLE) is not None
+
+
+@pytest.mark.parametrize("word", _operator_words())
+def test_every_reason_of_the_operator_is_explained(word: str) -> None:
+    assert _stands(word), f"docs/troubleshooting.md says nothing of {word}"
+
+
+@pytest.mark.parametrize("reason", failure.REASONS)
+def test_every_reason_of_a_worker_is_explained(reason: str) -> None:
+    after = TROUBLE.partition("## Why a worker does not start")[2]
+    assert re.search(rf"^\| [^|]*\b{reason}\b", after, re.MULTILINE), (
+        f"docs/troubleshooting.md does not say what to do about {reason}"
+    )
+
+
+@pytest.mark.parametrize("code", _codes())
+def test_every_code_of_an_error_is_explained(code: str) -> None:
+    assert _stands(code), f"docs/troubleshooting.md says nothing of the error {code}"
+
+
+@pytest.mark.parametrize("status", [status.code for status in statuses.STATUSES if status.code >= 400])
+def test_every_status_has_a_row(status: int) -> None:
+    assert f"\n| {status} |" in TROUBLE
+
+
+def test_rows_of_statuses_are_those_of_the_contract() -> None:
+    told = {int(number) for number in re.findall(r"^\| (\d{3}) \|", TROUBLE, re.MULTILINE)}
+    assert told == {status.code for status in statuses.STATUSES if status.code >= 400}
+
+
+@pytest.mark.parametrize("code", statuses.EXIT_CODES)
+def test_every_exit_code_has_a_row(code: int) -> None:
+    assert f"\n| {code} |" in TROUBLE
+
+
+def test_the_sources_are_read() -> None:
+    """Nothing above would fail if the words were not found any more."""
+    assert {"WorkersReady", "MetricOutage", "ShrinkGrowing", "NameTaken", "InvalidSpec", "Rescaled"} <= set(_operator_words())
+    assert {"quarantined", "displaced", "too_many_images", "url_failed", "body_timeout", "deadline_passed"} <= set(_codes())
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^a-z0-9 _-]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        aim = page if not path else (page.parent / path).resolve()
+        assert aim.exists(), f"{page.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", aim.read_text("utf-8"), re.MULTILINE)
+            assert anchor in map(_anchor, headings), f"{page.name} links to {target}"
+
+
+def test_modules_that_architecture_names_are_there() -> None:
+    """`batcher/batcher.py`, `policy/hpa.py`: each is a file of one of the packages, or of the repository."""
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    known = {str(path.relative_to(ROOT)) for path in ROOT.glob("*/src/*/**/*.py")}
+    for name in set(re.findall(r"`([a-z_/]+\.py)`", text)):
+        ending = f"/{name.removeprefix('contract/').removeprefix('cli/')}"
+        assert (ROOT / name).is_file() or any(path.endswith(ending) for path in known), f"docs/architecture.md names {name}"
