@@ -1,6 +1,7 @@
 """Modes, outages of figures and explanations over many turns of the loop, on a cluster in memory."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -43,10 +44,11 @@ def test_advisory_tells_all_and_touches_nothing(world: Any) -> None:
     assert (size["from"], size["to"], size["reason"], size["advice"]) == (1, 3, "LoadAboveTarget", True)
     assert (ceiling["batchTo"], ceiling["advice"]) == (32, True)
     assert it.figures.reasons == ["AdviceLimitedBySpec", "AdviceLoadAboveTarget"]
-    assert [message.partition(":")[0] for message in told(it, "Advised")] == [
+    assert [re.split("[:;]", message)[0] for message in told(it, "Advised")] == [
         "batches of up to 32 images",
-        "3 workers instead of 1",
+        "3 workers instead of 1 advised",
     ]
+    assert explained(it, "Result") == ["1 worker, 3 advised: LoadAboveTarget"]
     assert told(it, "Rescaled") == told(it, "BatchCeilingChanged") == []
     assert it.condition("ScalingActive")["reason"] == "Advisory"
     assert it.condition("Ready")["status"] == "True"

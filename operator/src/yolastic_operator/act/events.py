@@ -52,9 +52,8 @@ def _new_decisions(before: InferenceStatus, after: InferenceStatus) -> Iterator[
 
 def _decision_events(change: DecisionStatus) -> Iterator[Event]:
     if change.advice:
-        size = f"{change.to} workers instead of {change.from_}" if change.from_ != change.to else ""
-        ceiling = f"batches of up to {change.batch_to} images" if change.batch_from != change.batch_to else ""
-        yield Event("Normal", "Advised", f"{size or ceiling}: {change.message}")
+        ceiling = f"batches of up to {change.batch_to} images: " if change.batch_from != change.batch_to else ""
+        yield Event("Normal", "Advised", f"{ceiling}{change.message}")
         return
     if change.from_ != change.to:
         yield Event("Normal", "Rescaled", f"from {change.from_} to {change.to} workers: {change.message}")

@@ -14,9 +14,14 @@ def steps(observation: Observation, replicas: ReplicaDecision, ceiling: CeilingD
         Step("Workers", _workers(observation)),
         Step("Figures", _figures(observation)),
         *replicas.steps,
-        Step("Result", f"{count(replicas.desired)}: {replicas.reason}"),
+        Step("Result", _result(replicas)),
         Step("Ceiling", "no worker has told what its batches take yet" if ceiling is None else ceiling.message),
     )
+
+
+def _result(replicas: ReplicaDecision) -> str:
+    advised = "" if replicas.advised is None else f", {replicas.advised} advised"
+    return f"{count(replicas.desired)}{advised}: {replicas.reason}"
 
 
 def _workers(observation: Observation) -> str:

@@ -61,9 +61,9 @@ def _in_mode(wish: ReplicaDecision, mode: Mode, current: int) -> ReplicaDecision
         case "Active":
             return wish
         case "Advisory":
-            said = f"advice only: {count(wish.desired)} instead of {current}" if wish.desired != current else "advice only"
+            said = f"{count(wish.desired)} instead of {current} advised" if wish.desired != current else "no change advised"
             advised = replace(wish, desired=current, advised=wish.desired, message=f"{said}; {wish.message}")
-            return _noted(advised, "Mode", f"Advisory: {count(wish.desired)} advised, {count(current)} left as they are")
+            return _noted(advised, "Mode", f"Advisory: {said}, nothing is changed")
         case "Paused":
             message = f"paused at {count(current)}; {wish.message}"
             held = replace(wish, desired=current, reason="Paused", message=message, limited_by=None, fallback=False)
