@@ -10,8 +10,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 _MIB: Final = 2**20
-_OTHER_DESCRIPTORS: Final = 256
-"""What a worker opens besides its clients: model, libraries, devices, event loops, the control port's own clients."""
+_OTHER_DESCRIPTORS: Final = 576
+"""What a worker opens besides its clients: 128 clients of the control port, 128 on each port that are being turned away, 64
+fetches of URLs; and 128 for model, libraries, devices, event loops."""
 
 
 class ImageFormat(StrEnum):
