@@ -41,7 +41,8 @@ NO_REASONS = frozenset({
 })  # fmt: skip
 """Words of those modules that no condition, decision or event carries; ErrImagePull and its like become ImagePullFailed."""
 MADE_OF_PARTS = (
-    "LimitedBySpec", "LimitedByMemory", "LimitedByLatency", "LimitedByEfficiency", "FallbackStatic", "FallbackAtLeast", "Advisory",
+    "LimitedBySpec", "LimitedByMemory", "LimitedByLatency", "LimitedByEfficiency",
+    "FallbackStatic", "FallbackAtLeast", "Advisory",
 )  # fmt: skip
 """Words that the code puts together from others."""
 
