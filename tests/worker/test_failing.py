@@ -67,6 +67,10 @@ class MoodyEngine:
     wrong: bool = False
     """Every answer is another than it should be."""
     sizes: list[int] = field(default_factory=list)
+    begun: Callable[[], int] | None = None
+    """Images that are said to run, for liveness."""
+    unannounced: list[int] = field(default_factory=list)
+    """Runs that were not said to have begun."""
     shrunk: int = 0
     used: int = 0
 
@@ -78,6 +82,8 @@ class MoodyEngine:
 
     def run(self, images: Sequence[Any], padded: int = 0) -> Any:
         self.sizes.append(len(images))
+        if self.begun is not None and self.begun() != len(images):
+            self.unannounced.append(len(images))
         if self.passing:
             raise self.passing.pop(0)
         if self.always is not None:
@@ -125,6 +131,7 @@ class Bench:
             engine, warmth, BatchRules(), queue_length=64, metrics=self.metrics, deliver=self._pass_on,
             clock=self.clock,
         )  # fmt: skip
+        engine.begun = lambda: self.pipeline.progress().running
         self.thread: threading.Thread | None = None
         self.raised: BaseException | None = None
 
@@ -203,6 +210,7 @@ def bench() -> Any:
         made.stop()
         assert made.pipeline.slots.free == 64 + 16, "every slot came back"
         assert made.pipeline.inflight == 0
+        assert made.engine.unannounced == [], "a run that hangs would not be seen"
 
 
 Make = Callable[..., Bench]
@@ -329,6 +337,13 @@ def test_one_bad_image_is_found_and_refused_the_next_time(bench: Make) -> None:
     assert made.pipeline.health().quarantined_images == 1
     assert made.count("quarantined") == 1
     assert made.count("batch_retries") <= 6
+
+
+def test_one_bad_image_among_good_ones_needs_no_canary(bench: Make) -> None:
+    """That the others ran proves the device."""
+    made = bench(canary=False)
+    images = made.together(1, 2, 3, POISON, 5, 6, 7, 8)
+    assert isinstance(images[3].error, Quarantined)
 
 
 def test_an_image_that_fails_alone_is_judged_by_the_canary(bench: Make) -> None:
