@@ -235,6 +235,7 @@ def test_out_of_memory_halves_and_everybody_is_answered_rightly(bench: Make) -> 
     assert [size for size in made.engine.sizes if size > 2] == [8, 4], "no size is tried twice in vain"
     assert made.count("out_of_memory") == 2
     assert made.count("batch_retries") == 5
+    assert made.engine.shrunk == 1, "what the arena holds may be in the way of the second try"
     state, _, own = made.pipeline.ceiling()
     assert (state.ceiling, own) == (2, 2)
     health = made.pipeline.health()

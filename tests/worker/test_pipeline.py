@@ -19,7 +19,7 @@ from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
 from yolastic_worker.postprocess import HeadKind
 from yolastic_worker.state import refresh_gauges
-from yolastic_worker.types import DeviceLost, Geometry, Image, Outcome, ShapeKey, Thresholds
+from yolastic_worker.types import DeviceLost, Displaced, Geometry, Image, Outcome, ShapeKey, Thresholds
 from yolastic_worker.warmup import Warmth
 
 WAIT_S = 10
@@ -243,6 +243,27 @@ def test_silent_images_that_were_overtaken_on_purpose_teach_admission_nothing(be
     assert made.pipeline._admission.margin_s == 0
     made.pipeline.observe_late(0.02, 10.0, silent=False)
     assert made.pipeline._admission.margin_s > 1
+
+
+def test_whoever_gives_up_its_place_is_answered_so() -> None:
+    made = Bench(SteppedEngine(), queue_length=2, drop_oldest=True)
+    running, oldest, next_one, newest = (made.image() for _ in range(4))
+    made.send(running)
+    made.engine.begun.get(timeout=WAIT_S)
+    finished: list[Image] = []
+    oldest.finish = finished.append
+    made.send(oldest, next_one)
+    assert made.pipeline.inflight == 3
+    made.send(newest)
+    assert finished == [oldest]
+    assert (oldest.outcome, type(oldest.error)) == (Outcome.REJECTED, Displaced)
+    assert made.pipeline.inflight == 3
+    made.engine.orders.put(None)
+    made.step()
+    assert {image.outcome for _ in range(2) for image in made.answers()} == {Outcome.OK}
+    made.pipeline.stop()
+    made.thread.join(WAIT_S)
+    assert (made.pipeline.inflight, made.pipeline.slots.free) == (0, 2 + 2 * 8)
 
 
 def test_an_image_that_is_given_up_while_decoding_leaves(bench: Make) -> None:
