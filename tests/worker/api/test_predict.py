@@ -1,13 +1,17 @@
-"""Which images the event loop decodes itself: none that can hold it."""
+"""Which images the event loop decodes itself: none that can hold it. And what is left of a request nobody waits for."""
 
+import asyncio
 import contextlib
 import math
 import time
+from collections.abc import Callable
 
 import pytest
 from benchmarks import hostile
 
-from yolastic_worker.api.predict import is_light
+from yolastic_worker.api.http import ClientGone, Refusal
+from yolastic_worker.api.parameters import parse_parameters
+from yolastic_worker.api.predict import Pending, is_light
 from yolastic_worker.decode import ImageRefused, decode_as, read_header
 
 _MOST_S = 0.008
@@ -43,3 +47,21 @@ def test_no_hostile_image_is_light_and_slow(body: hostile.Body) -> None:
             decode_as(header, body.content)
         best_s = min(best_s, time.thread_time() - began_s)
     assert best_s < _MOST_S
+
+
+@pytest.mark.parametrize(("end", "error"), [(Pending.cancel, ClientGone), (Pending.expire, Refusal)])
+def test_who_has_left_holds_no_bodies(end: Callable[[Pending], None], error: type[Exception]) -> None:
+    """They wait in the decode pool behind large images, and are not counted any more."""
+
+    async def leave() -> Pending:
+        bodies = [_JPEG, _PNG]
+        pending = Pending(bodies, parse_parameters({}, 64, 64), source="", silent=True, received_s=0.0, deadline_s=1.0)
+        assert pending.bodies == bodies
+        end(pending)
+        with pytest.raises(error):
+            await pending.done
+        return pending
+
+    pending = asyncio.run(leave())
+    assert pending.cancelled
+    assert not pending.bodies

@@ -55,15 +55,17 @@ class Pending:
     """One request's images on their way. Lives on the event loop; decode threads only add images."""
 
     def __init__(
-        self, count: int, parameters: Parameters, *, source: str, silent: bool, received_s: float, deadline_s: float
+        self, bodies: Sequence[bytes], parameters: Parameters, *, source: str, silent: bool, received_s: float, deadline_s: float
     ) -> None:
+        self.bodies = bodies
+        """Encoded; none when nobody waits any longer: what is still to be decoded must not hold memory that is not counted."""
         self.parameters, self.source, self.silent = parameters, source, silent
         self.received_s, self.deadline_s = received_s, deadline_s
         """Monotonic."""
-        self.images: list[Image | None] = [None] * count
+        self.images: list[Image | None] = [None] * len(bodies)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.cancelled = False
-        self._left = count
+        self._left = len(bodies)
 
     def finish(self, image: Image) -> None:
         """An image is answered."""
@@ -73,7 +75,7 @@ class Pending:
 
     def cancel(self) -> None:
         """The client is gone: what has not begun to run will not."""
-        self.cancelled = True
+        self.cancelled, self.bodies = True, ()
         for image in self.images:
             if image is not None:
                 image.cancelled = True
@@ -84,7 +86,7 @@ class Pending:
         """The deadline passed: unless it is running by now, it never will."""
         if self.done.done() or any(image is not None and image.started_s for image in self.images):
             return
-        self.cancelled = True
+        self.cancelled, self.bodies = True, ()
         self.done.set_exception(Refusal(504, "deadline_passed", "the deadline passed before the image ran"))
 
 
@@ -131,16 +133,16 @@ class Predict:
         bodies = await self._remote.collect(files, deadline_s, hold, watch)
         source = request.headers.get(b"x-source", b"")[:_SOURCE_LENGTH].decode("latin-1") or request.client
         pending = Pending(
-            len(bodies), parameters, source=source, silent=not tells_patience(request.headers), received_s=time.monotonic(),
+            bodies, parameters, source=source, silent=not tells_patience(request.headers), received_s=time.monotonic(),
             deadline_s=deadline_s,
         )  # fmt: skip
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
         headers, accepted = self._admit(bodies, pending)
         if len(headers) == 1 and self._pipeline.inflight == 1 and is_light(headers[0], bodies[0]):
-            self._stage(pending, 0, bodies[0], headers[0])
+            self._stage(pending, 0, headers[0])
         else:
-            for index, (body, header) in enumerate(zip(bodies, headers, strict=True)):
-                self._pool.submit(header.pixels, self._stage, pending, index, body, header)
+            for index, header in enumerate(headers):
+                self._pool.submit(header.pixels, self._stage, pending, index, header)
         timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
         watch(lambda: self._leave(pending))
         try:
@@ -218,9 +220,10 @@ class Predict:
                 self._metrics.quarantined.inc()
                 raise _refusal_of(Quarantined(), index, len(bodies))
 
-    def _stage(self, pending: Pending, index: int, body: bytes, header: Header) -> None:
+    def _stage(self, pending: Pending, index: int, header: Header) -> None:
         """Decode into a slot and queue it; runs in the decode pool."""
-        slots = self._pipeline.slots
+        slots, bodies = self._pipeline.slots, pending.bodies
+        body = bodies[index] if bodies else b""  # then it is cancelled already
         image = Image(
             key=self._key, pixels=slots.take(), geometry=_NO_GEOMETRY, thresholds=pending.parameters.thresholds,
             arrived_s=pending.received_s, deadline_s=pending.deadline_s, finish=pending.finish, source=pending.source,
