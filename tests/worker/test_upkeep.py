@@ -16,7 +16,8 @@ from yolastic_worker.upkeep import Chore, Upkeep
         (300, False, inf, Chore.CANARY),
         (10, True, 10, Chore.TRIAL),
         (10, False, 10, None),
-        (280, False, 10, Chore.TRIAL),
+        (39, False, 10, None),
+        (40, False, 10, Chore.TRIAL),
         (30, True, 10, Chore.CANARY),
     ],
 )

@@ -7,6 +7,8 @@ from typing import Final
 CANARY_EVERY_S: Final = 30.0
 _OVERDUE_S: Final = 300.0
 """An engine that is never idle is asked nevertheless, this long after the last time: it costs one image in minutes."""
+_TRIAL_LATE_S: Final = 30.0
+"""A trial waits only so long for a quiet moment: an engine that is never idle is the one that needs its batch size back."""
 
 
 class Chore(Enum):
@@ -40,14 +42,14 @@ class Upkeep:
 
     def next(self, now_s: float, *, idle: bool, trial_at_s: float) -> Chore | None:
         """The chore to do before the next batch, which counts as begun; None: none now."""
-        late_s = 0.0 if idle else _OVERDUE_S - CANARY_EVERY_S
+        canary_late_s, trial_late_s = (0.0, 0.0) if idle else (_OVERDUE_S - CANARY_EVERY_S, _TRIAL_LATE_S)
         if self._shrink:
             self._shrink = False
             return Chore.SHRINK
-        if self.canary_s is not None and (self._doubt or now_s >= self._asked_s + CANARY_EVERY_S + late_s):
+        if self.canary_s is not None and (self._doubt or now_s >= self._asked_s + CANARY_EVERY_S + canary_late_s):
             self._asked_s, self._doubt = now_s, False
             return Chore.CANARY
-        if now_s >= trial_at_s + late_s:
+        if now_s >= trial_at_s + trial_late_s:
             return Chore.TRIAL
         return None
 
