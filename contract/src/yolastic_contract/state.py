@@ -113,7 +113,7 @@ class HealthState(Message):
     out_of_memory_cap: int | None = None
     """Largest batch since memory ran out, images; it is in `buckets` and the ceiling too. None: memory suffices."""
     next_trial_s: float | None = None
-    """Seconds until the next larger batch is tried, at the first quiet moment after."""
+    """Seconds until the next larger batch is tried, at the first quiet moment after, or half a minute later."""
     quarantined_images: int = 0
     """Images that alone made a batch fail and are refused for a while."""
     canary_age_s: float | None = None
