@@ -1,4 +1,7 @@
-"""The text of docs/reference.md, from the contract: resources, metrics, statuses. Pure; tools/generate.py writes it."""
+"""The text of docs/reference.md: resources, metrics and statuses from the contract, requests and limits from the worker.
+
+Pure; tools/generate.py writes it.
+"""
 
 import inspect
 from collections.abc import Iterable, Iterator
@@ -9,6 +12,8 @@ from pydantic import BaseModel
 from yolastic_contract import crd, failure, metrics, state, statuses
 from yolastic_contract.base import INT32_MAX
 from yolastic_contract.metrics import Metric
+from yolastic_worker import limits
+from yolastic_worker.api import openapi
 
 Schema = dict[str, Any]
 
@@ -18,7 +23,8 @@ def render(mark: str) -> str:
     inference, runtime = crd.inference_crd(), crd.runtime_crd()
     parts = [
         f"<!-- {mark} -->\n# Reference\n",
-        "Everything here is made from `contract/`, the words operator and workers share.\n",
+        "Everything here is made from the code: from `contract/`, the words operator and workers share, and from what a worker "
+        "says of itself. What to do about a status or a reason is in [troubleshooting.md](troubleshooting.md).\n",
         "## YoloInference\n",
         _resource(inference),
         "### Status\n",
@@ -27,6 +33,12 @@ def render(mark: str) -> str:
         _columns(inference),
         "## YoloRuntime\n",
         _resource(runtime),
+        "## What a worker is asked\n",
+        _requests(),
+        "## Limits at the door\n",
+        "Flags of `yolastic-worker serve`, each also an environment variable: `YOLASTIC_WORKER_BODY_LIMIT` for `--body-limit`. "
+        "All of it is for one worker.\n",
+        _limits(),
         "## Metrics of a worker\n",
         "Each carries the label `model` besides those listed. `GET :9000/metrics`.\n",
         _metrics(metrics.WORKER_METRICS),
@@ -34,8 +46,9 @@ def render(mark: str) -> str:
         _metrics(metrics.OPERATOR_METRICS),
         "## Answers of a worker\n",
         _statuses(),
-        'Every error has the body `{"error": {"code", "message", "id"}}`.\n',
-        "## Why a worker does not start\n",
+        'Every error has the body `{"error": {"code", "message", "id"}}`; the codes are in '
+        "[troubleshooting.md](troubleshooting.md#what-a-worker-answers).\n",
+        "## How a worker ends\n",
         _endings(),
         "## `GET :9000/state`\n",
         _messages(state.WorkerState),
@@ -141,6 +154,39 @@ def _metrics(all_metrics: Iterable[Metric]) -> str:
         buckets = f" Buckets: {' '.join(f'{bucket:g}' for bucket in metric.buckets)}." if metric.buckets else ""
         rows.append([f"`{metric.name}`", metric.type, labels, metric.help + buckets])
     return _table(["metric", "type", "labels", ""], rows)
+
+
+def _requests() -> str:
+    """Paths of the data port, and what `POST /predict` takes beside its body."""
+    described = openapi.document(limits.DEFAULT_LIMITS)["paths"]
+    calls = [(f"{method.upper()} {path}", call) for path, calls in described.items() for method, call in calls.items()]
+    text = _table(["request", ""], [[f"`{name}`", call["summary"]] for name, call in calls])
+    predict = described["/predict"]["post"]
+    images = ", ".join(f"`{kind}`" for kind in predict["requestBody"]["content"])
+    rows = [[f"`{one['name']}`", one["in"], *_asked(one["schema"]), _described(one)] for one in predict["parameters"]]
+    told = f"`POST /predict` takes {images}; a form has parts `file` or `source`, and the query's parameters as fields."
+    return f"{text}\n{told} `GET /openapi.json` describes all of it.\n\n{_table(['name', 'in', 'type', 'default', ''], rows)}"
+
+
+def _asked(schema: Schema) -> tuple[str, str]:
+    """(type, default)."""
+    kind = " ".join(f"`{value}`" for value in schema["enum"]) if "enum" in schema else schema["type"]
+    bounds = f" {schema['minimum']}..{schema['maximum']}" if "maximum" in schema else ""
+    return kind + bounds, _literal(schema.get("default"))
+
+
+def _described(parameter: Schema) -> str:
+    text: str = parameter.get("description", parameter["schema"].get("description", ""))
+    return text
+
+
+def _limits() -> str:
+    rows = []
+    for name, rule in limits.rules().items():
+        value = getattr(limits.DEFAULT_LIMITS, name)
+        shown = ",".join(value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+        rows.append([f"`{rule.flag}`", rule.kind, f"`{shown}`", rule.reason])
+    return _table(["flag", "unit", "default", ""], rows)
 
 
 def _statuses() -> str:
