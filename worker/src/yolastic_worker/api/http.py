@@ -156,10 +156,9 @@ class Request:
                 after its grace comes slower than the least rate.
             ClientGone: the client left.
         """
-        too_large = Refusal(413, "body_too_large", f"the body is larger than {limit_bytes} bytes")
         announced = self.headers.get(b"content-length", b"")
         if announced.isdigit() and int(announced) > limit_bytes:
-            raise too_large
+            raise _too_large(limit_bytes)
         parts: list[bytes] = []
         size = 0
         grace_s, rate = self._limits.body_grace_s, self._limits.body_bytes_per_s
@@ -173,7 +172,7 @@ class Request:
                     part = message.get("body", b"")
                     size += len(part)
                     if size > limit_bytes:
-                        raise too_large
+                        raise _too_large(limit_bytes)
                     hold(len(part))
                     parts.append(part)
                     if not message.get("more_body", False):
@@ -193,6 +192,11 @@ class Request:
                         return
         except TimeoutError:
             return
+
+
+def _too_large(limit_bytes: int) -> Refusal:
+    # Made where it is raised: a variable that held it would, by its traceback, keep the parts that were read.
+    return Refusal(413, "body_too_large", f"the body is larger than {limit_bytes} bytes")
 
 
 Handler = Callable[[Request], Awaitable[Reply]]

@@ -63,7 +63,8 @@ class Pending:
         self.received_s, self.deadline_s = received_s, deadline_s
         """Monotonic."""
         self.images: list[Image | None] = [None] * len(bodies)
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Callable[[], Exception] | None] = asyncio.get_running_loop().create_future()
+        """None: all are answered. Else what to raise; the exception itself would, by its traceback, keep all of this alive."""
         self.cancelled = False
         self._left = len(bodies)
 
@@ -80,14 +81,14 @@ class Pending:
             if image is not None:
                 image.cancelled = True
         if not self.done.done():
-            self.done.set_exception(ClientGone())
+            self.done.set_result(ClientGone)
 
     def expire(self) -> None:
         """The deadline passed: unless it is running by now, it never will."""
         if self.done.done() or any(image is not None and image.started_s for image in self.images):
             return
         self.cancelled, self.bodies = True, ()
-        self.done.set_exception(Refusal(504, "deadline_passed", "the deadline passed before the image ran"))
+        self.done.set_result(_too_late)
 
 
 class Predict:
@@ -146,14 +147,13 @@ class Predict:
         timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
         watch(lambda: self._leave(pending))
         try:
-            await pending.done
-        except (Refusal, ClientGone):  # expired, or not waited for any longer: an answer that would have come later than this
-            self._learn(pending, accepted)
-            raise
+            failure = await pending.done
         finally:
             watch(None)
             timer.cancel()
-        self._learn(pending, accepted)
+        self._learn(pending, accepted)  # also of those not waited for: an answer that would have come later than this
+        if failure is not None:
+            raise failure()
         return self._reply(request, pending)
 
     def _leave(self, pending: Pending) -> None:
@@ -270,6 +270,10 @@ class Predict:
         seconds = time.monotonic() - request.arrived_s
         stages["total"].observe(seconds)
         return json_reply(render_response(rendered, self._settings.model, self._settings.version, seconds))
+
+
+def _too_late() -> Refusal:
+    return Refusal(504, "deadline_passed", "the deadline passed before the image ran")
 
 
 def is_light(header: Header, body: bytes) -> bool:
