@@ -104,7 +104,7 @@ class LoadState(Message):
     busy_ratio: float
     """Share of the last 15 s in which the engine ran; shown, not acted on."""
     demand_images: int | None = None
-    """Images that came since the start, accepted or refused; their growth between two looks is demand without a window's delay."""
+    """Images since the start, accepted or refused: how many more at the next look is demand without a window's delay."""
 
 
 class HealthState(Message):

@@ -23,7 +23,7 @@ STATUSES: Final = (
     Status(404, "no such path", "both"),
     Status(405, "another method than the path takes", "both"),
     Status(408, "the body did not arrive in time", "both"),
-    Status(413, "the body is over the limit, an image has too many pixels, or there are more images than may wait at once", "both"),
+    Status(413, "the body is over the limit, an image has too many pixels, or more images come than may wait", "both"),
     Status(415, "a format or content type that is not read"),
     Status(
         422,
