@@ -41,6 +41,7 @@ REFUSED = {
     "bytes beyond ASCII in the path": b"GET /inf\xff HTTP/1.1\r\n" + HOST + b"\r\n" + SECOND,
     "space in the path": b"GET /info x HTTP/1.1\r\n" + HOST + b"\r\n" + SECOND,
     "HTTP/0.9": b"GET /info\r\n\r\n",
+    "HTTP/1.0 in chunks": CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + b"0\r\n\r\n" + SECOND,
     "HTTP/1.2": b"GET /info HTTP/1.2\r\n" + HOST + b"\r\n" + SECOND,
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(100),

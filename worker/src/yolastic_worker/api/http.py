@@ -121,8 +121,9 @@ class Request:
         Raises:
             Refusal: 400.
         """
-        if self.scope.get("http_version") == "0.9":
-            raise Refusal(400, "bad_request", "HTTP/0.9 is not spoken here")
+        version = self.scope.get("http_version")
+        if version == "0.9" or (version == "1.0" and b"transfer-encoding" in self.headers):  # RFC 9112, 6.1
+            raise Refusal(400, "bad_request", f"HTTP/{version} is not spoken here, or not in chunks")
         if self.headers.get(b"transfer-encoding", b"chunked").lower() != b"chunked":
             raise Refusal(400, "bad_request", "no transfer encoding but chunked is understood")
         if len(self.headers) == len(self.scope["headers"]):
