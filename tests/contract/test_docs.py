@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from yolastic_contract import failure, statuses
+from yolastic_contract.inference import InferenceSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER, OPERATOR = ROOT / "worker/src/yolastic_worker", ROOT / "operator/src/yolastic_operator"
@@ -137,3 +139,14 @@ def test_modules_that_architecture_names_are_there() -> None:
     for name in set(re.findall(r"`([a-z_/]+\.py)`", text)):
         ending = f"/{name.removeprefix('contract/').removeprefix('cli/')}"
         assert (ROOT / name).is_file() or any(path.endswith(ending) for path in known), f"docs/architecture.md names {name}"
+
+
+def test_what_the_comments_of_an_example_offer_is_accepted() -> None:
+    """`# field: value` in examples/kubernetes.yaml, with the comment sign taken away."""
+    text = (ROOT / "examples/kubernetes.yaml").read_text("utf-8")
+    offered, count = re.subn(r"^(\s+)# (?=\s*[a-zA-Z]+:)", r"\1", text, flags=re.MULTILINE)
+    assert count >= 5
+    spec = InferenceSpec.model_validate(yaml.safe_load(offered)["spec"])
+    assert spec.autoscaling is not None
+    assert (spec.autoscaling.mode, spec.queue.overflow) == ("Advisory", "DropOldest")
+    assert spec.api_keys_secret_name is not None
