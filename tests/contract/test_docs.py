@@ -150,3 +150,38 @@ def test_what_the_comments_of_an_example_offer_is_accepted() -> None:
     assert spec.autoscaling is not None
     assert (spec.autoscaling.mode, spec.queue.overflow) == ("Advisory", "DropOldest")
     assert spec.api_keys_secret_name is not None
+
+
+_FOREIGN = frozenset({"--set", "--create-namespace", "--type", "--previous", "--from-file", "--help"})
+"""Of helm, kubectl and argparse."""
+
+
+def test_flags_that_pages_name_are_there() -> None:
+    sources = [path.read_text("utf-8") for folder in ("worker/src", "cli/src") for path in (ROOT / folder).rglob("*.py")]
+    known = {flag for text in sources for flag in re.findall(r"\"(--[a-z][a-z-]*)\"", text)} | _FOREIGN
+    for page in PAGES:
+        told = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+[a-z]", page.read_text("utf-8")))
+        assert told <= known, f"{page.name} names {told - known}"
+
+
+def test_commands_that_pages_name_are_there() -> None:
+    known = {
+        "yolastic": re.findall(r"add_parser\(\"([a-z-]+)\"", (ROOT / "cli/src/yolastic_cli/__main__.py").read_text("utf-8")),
+        "yolastic-worker": re.findall(r"add_parser\(\s*\"([a-z-]+)\"", (WORKER / "settings.py").read_text("utf-8")),
+    }
+    for page in PAGES:
+        for command, verb in re.findall(r"`(?:\.venv/bin/)?(yolastic(?:-worker)?) ([a-z-]+)", page.read_text("utf-8")):
+            assert verb in known[command], f"{page.name} names {command} {verb}"
+
+
+def test_fields_that_pages_name_are_there() -> None:
+    """`autoscaling.mode`, `status.batch`, `spec.model.uri`: each stands in the reference."""
+    reference = (ROOT / "docs/reference.md").read_text("utf-8")
+    fields = set(re.findall(r"^\| `([a-zA-Z.\[\]]+)` \|", reference, re.MULTILINE))
+    maps = set(re.findall(r"^\| `([a-zA-Z.]+)` \| map of", reference, re.MULTILINE))
+    tops = {field.partition(".")[0] for field in fields if "." in field}
+    for page in PAGES:
+        for name in re.findall(r"`((?:spec\.|status\.)?[a-z][a-zA-Z]*(?:\.[a-z][a-zA-Z]*)+)`", page.read_text("utf-8")):
+            path = name.removeprefix("spec.").removeprefix("status.")
+            if path.partition(".")[0] in tops and not path.endswith(".py"):
+                assert path in fields or path.rpartition(".")[0] in maps, f"{page.name} names {name}"
