@@ -16,7 +16,9 @@ _ACCELERATOR = "simulated 20 ms + 1 ms/image, ceiling 32, 160x120 JPEGs into 320
 _BACK_TO_NORMAL = 1.2
 """The p50 of one client counts as normal again at this many times what it was before."""
 _PATIENCE_MS = 500.0
-_PAUSE_MS = 50.0
+_PAUSE_MS = 200.0
+"""Of a refused client: 512 of them then ask for about three times what the accelerator carries. Retry-After asks them to wait
+five times longer."""
 _OBJECTIVE_MS = 100
 _BASE_PER_S, _BURSTS, _BURST_S, _CALM_S = 200, 3, 2.0, 3.0
 

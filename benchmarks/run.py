@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,7 @@ from benchmarks.memory import worker_at_rest
 from benchmarks.operator_memory import operator_with_objects
 from benchmarks.overload import overload
 from benchmarks.serving import real_model
-from benchmarks.side_by_side import Comparison, compare, rows, tune
+from benchmarks.side_by_side import FIGURES, Comparison, compare, rows, tune
 from benchmarks.soak import soak
 
 _PLANT_LIMIT_S = 900.0
@@ -51,13 +51,14 @@ class Run:
     seconds: float
     repeats: int
     soak_minutes: float
+    figures: Sequence[str] = tuple(FIGURES)
     rows: list[Row] = field(default_factory=list)
     comparison: Comparison | None = None
     plant: str | None = None
 
     def side_by_side(self) -> list[Row]:
         """Yolastic and its peers."""
-        self.comparison = compare(self.seconds, self.repeats)
+        self.comparison = compare(self.seconds, self.repeats, self.figures)
         return rows(self.comparison)
 
     def overload(self) -> list[Row]:
@@ -142,6 +143,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="length of one load, default 4")
     parser.add_argument("--repeats", type=int, help="rounds a figure is the median of, default 5")
     parser.add_argument("--soak-minutes", type=float, help="length of the soak, default 30; 0 leaves it out")
+    parser.add_argument("--figures", nargs="+", choices=list(FIGURES), default=list(FIGURES), help="of the side by side")
     parser.add_argument("--quick", action="store_true", help="2 s a load, once, 1 minute of soak")
     parser.add_argument("--only", nargs="+", choices=[*_FULL, "tune"], default=None)
     options = parser.parse_args()
@@ -150,6 +152,7 @@ def main() -> int:
         seconds if options.seconds is None else options.seconds,
         repeats if options.repeats is None else options.repeats,
         minutes if options.soak_minutes is None else options.soak_minutes,
+        options.figures,
     )
     signal.signal(signal.SIGTERM, _ended)  # so that what was started is ended, too
     print(f"load: {client_words()}", flush=True)

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -161,3 +164,12 @@ def test_bad_input_is_one_sentence_and_exit_2(capsys, monkeypatch, arguments, se
 def test_a_measurement_of_something_else_is_not_taken(capsys, tmp_path, fields, sentence):
     assert main(["plan", str(MODEL), "--measured", state(tmp_path, **fields)]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "yolastic_cli", "plan", str(MODEL), "--json"]
+    with os.fdopen(writer, "w") as nobody:
+        done = subprocess.run(command, stdout=nobody, stderr=subprocess.PIPE, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (141, "")

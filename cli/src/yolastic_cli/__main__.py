@@ -1,6 +1,7 @@
 """The command `yolastic`. Errors are one sentence on stderr and exit code 2, never a traceback."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -37,7 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         told = build_parser().parse_args(arguments)
         code: int = told.run(told)
+        sys.stdout.flush()
         return code
+    except BrokenPipeError:  # whoever read it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except CliError as error:
         sys.stderr.write(f"yolastic: {' '.join(str(error).split())}\n")
         return 2
