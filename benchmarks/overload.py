@@ -11,15 +11,16 @@ if __name__ == "__main__":
 from benchmarks.client import TELL_HEADER, Outcome, Target, closed_loop, open_loop
 from benchmarks.common import SIMULATED, Row, random_jpegs, served
 
-_CAPACITY_PER_S = 32 / (0.020 + 0.001 * 32)
+CAPACITY_PER_S = 32 / (0.020 + 0.001 * 32)
+"""Full batches of 32 after each other."""
 _ACCELERATOR = "simulated 20 ms + 1 ms/image, ceiling 32, 160x120 JPEGs into 320x320"
 _BACK_TO_NORMAL = 1.2
 """The p50 of one client counts as normal again at this many times what it was before."""
-_PATIENCE_MS = 500.0
-_PAUSE_MS = 200.0
+PATIENCE_MS = 500.0
+PAUSE_MS = 200.0
 """Of a refused client: 512 of them then ask for about three times what the accelerator carries. Retry-After asks them to wait
 five times longer."""
-_OBJECTIVE_MS = 100
+OBJECTIVE_MS = 100.0
 _BASE_PER_S, _BURSTS, _BURST_S, _CALM_S = 200, 3, 2.0, 3.0
 
 
@@ -29,7 +30,7 @@ def _tell(outcome: Outcome, what: str) -> None:
     print(f"  {what}: {outcome.useful_per_s:.1f} useful/s, {codes}, {times}", file=sys.stderr, flush=True)
 
 
-def _alone_ms(target: Target, warm_s: float, seconds: float) -> float:
+def alone_ms(target: Target, warm_s: float, seconds: float) -> float:
     """The p50 of one patient client after `warm_s`."""
     return closed_loop(target, 1, seconds, warm_s=warm_s).p50_ms or float("inf")
 
@@ -40,15 +41,15 @@ def crowd(seconds: float, repeats: int, *, told: bool) -> list[Row]:
     with served(SIMULATED) as worker:
         target = Target(worker.url, random_jpegs(1, 160, 120, 85))
         for _ in range(repeats):
-            before_ms = _alone_ms(target, 0.5, 1.5)
-            seen = closed_loop(target, 512, seconds, warm_s=1.0, patience_ms=_PATIENCE_MS, told=told, pause_ms=_PAUSE_MS)
+            before_ms = alone_ms(target, 0.5, 1.5)
+            seen = closed_loop(target, 512, seconds, warm_s=1.0, patience_ms=PATIENCE_MS, told=told, pause_ms=PAUSE_MS)
             _tell(seen, f"crowd, {told=}")
-            shares.append(seen.useful_per_s / _CAPACITY_PER_S)
-            backs.append(_alone_ms(target, 1.0, 1.5) / before_ms)
+            shares.append(seen.useful_per_s / CAPACITY_PER_S)
+            backs.append(alone_ms(target, 1.0, 1.5) / before_ms)
     share, back, reach = statistics.median(shares), statistics.median(backs), 0.90 if told else 0.80
     who = "512 clients with 500 ms patience, " + ("told by header" if told else "not told: they hang up and come again")
-    settings = f"{_ACCELERATOR}, {_PAUSE_MS:.0f} ms pause when refused, {repeats} runs of {seconds:.0f} s, median"
-    useful = f"{share:.3f} ({share * _CAPACITY_PER_S:.0f}/s)"
+    settings = f"{_ACCELERATOR}, {PAUSE_MS:.0f} ms pause when refused, {repeats} runs of {seconds:.0f} s, median"
+    useful = f"{share:.3f} ({share * CAPACITY_PER_S:.0f}/s)"
     return [
         Row(f"{who}: useful answers, share of capacity", f">= {reach:.2f}", useful, share >= reach, settings),
         Row(f"{who}: p50 of one client 1 s after they left", f"<= {_BACK_TO_NORMAL} x before", f"{back:.2f} x",
@@ -60,10 +61,10 @@ def bursts(repeats: int) -> list[Row]:
     """Ten times the base rate for 2 s, clients that say 100 ms and wait longer: who is answered is answered in time."""
     shares, rates, refused_ms = [], [], []
     phases = [(_BASE_PER_S, _CALM_S), (10 * _BASE_PER_S, _BURST_S)] * _BURSTS
-    with served((*SIMULATED, "--objective-ms", str(_OBJECTIVE_MS))) as worker:
-        target = Target(worker.url, random_jpegs(1, 160, 120, 85), headers=(f"{TELL_HEADER}: {_OBJECTIVE_MS}",))
+    with served((*SIMULATED, "--objective-ms", f"{OBJECTIVE_MS:.0f}")) as worker:
+        target = Target(worker.url, random_jpegs(1, 160, 120, 85), headers=(f"{TELL_HEADER}: {OBJECTIVE_MS:.0f}",))
         for repeat in range(repeats):
-            found = open_loop(target, phases, seed=7 + repeat, objective_ms=_OBJECTIVE_MS)[1::2]
+            found = open_loop(target, phases, seed=7 + repeat, objective_ms=OBJECTIVE_MS)[1::2]
             for one in found:
                 _tell(one, "burst")
             answered = sum(one.codes.get("200", 0) for one in found)

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 
 from benchmarks.client import ROOT, Outcome, Target, client_words, closed_loop, open_loop
 from benchmarks.common import SIMULATED, Row, machine, random_jpegs, served
+from benchmarks.overload import CAPACITY_PER_S, OBJECTIVE_MS, PATIENCE_MS, PAUSE_MS, alone_ms
 from benchmarks.peer_processes import PeerUnavailableError, serving, versions
 from benchmarks.peer_settings import PEERS, Peer
 
-CAPACITY_PER_S = 32 / (0.020 + 0.001 * 32)
-"""Full batches of 32 after each other."""
 TUNED = ROOT / "benchmarks/peers/tuned.json"
-OPEN_SHARE, PATIENCE_MS, PAUSE_MS, OBJECTIVE_MS = 0.8, 500.0, 200.0, 100.0
+OPEN_SHARE = 0.8
 _BASE_PER_S, _CALM_S, _BURST_S, _BURSTS = 200.0, 1.5, 2.0, 2
 OURS = "Yolastic"
 
@@ -56,15 +55,10 @@ _LEADING = {"burst": "burst_rate", "back": "untold"}
 Values = dict[str, float]
 
 
-def _alone_ms(target: Target, warm_s: float, seconds: float) -> float:
-    found = closed_loop(target, 1, seconds, warm_s=warm_s)
-    return math.inf if found.p50_ms is None else found.p50_ms
-
-
 def _settle(target: Target, normal_ms: float) -> None:
     """Let a server work off what an earlier load left, for 10 s at most."""
     deadline_s = time.monotonic() + 10
-    while _alone_ms(target, 0.0, 0.3) > 1.5 * normal_ms and time.monotonic() < deadline_s:
+    while alone_ms(target, 0.0, 0.3) > 1.5 * normal_ms and time.monotonic() < deadline_s:
         time.sleep(0.3)
 
 
@@ -72,7 +66,7 @@ def _crowd(target: Target, seconds: float, normal_ms: float, *, told: bool) -> V
     """512 clients that wait 500 ms, hang up and come again; then one client after a second."""
     _settle(target, normal_ms)
     seen = closed_loop(target, 512, seconds, warm_s=1.0, patience_ms=PATIENCE_MS, told=told, pause_ms=PAUSE_MS)
-    after_ms = _alone_ms(target, 1.0, 1.0)
+    after_ms = alone_ms(target, 1.0, 1.0)
     return {"told" if told else "untold": seen.useful_per_s / CAPACITY_PER_S, "back": after_ms / normal_ms}
 
 
@@ -92,7 +86,7 @@ def _open(target: Target, seconds: float, seed: int) -> Values:
 
 def measure(target: Target, wanted: set[str], seconds: float, seed: int, *, reads_patience: bool) -> Values:
     """The figures of one running server, the gentle loads first."""
-    normal_ms = _alone_ms(target, 0.5, max(1.5, seconds / 2))
+    normal_ms = alone_ms(target, 0.5, max(1.5, seconds / 2))
     values: Values = {"p50": normal_ms}
     if "share" in wanted:
         values["share"] = closed_loop(target, 64, seconds, warm_s=1.0).ok_per_s / CAPACITY_PER_S

@@ -1,11 +1,8 @@
-"""Which images the event loop decodes itself: none that can hold it. And what is left of a request nobody waits for."""
+"""What is left of a request nobody waits for."""
 
 import asyncio
-import contextlib
 import gc
-import math
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
@@ -13,42 +10,10 @@ from benchmarks import hostile
 
 from yolastic_worker.api.http import ClientGone, Refusal, Request
 from yolastic_worker.api.parameters import parse_parameters
-from yolastic_worker.api.predict import Pending, is_light
-from yolastic_worker.decode import ImageRefused, decode_as, read_header
+from yolastic_worker.api.predict import Pending
 
-_MOST_S = 0.008
 _JPEG = hostile.sound_images()["jpeg"]
 _PNG = hostile.sound_images()["png"]
-_SMALL = [
-    *hostile.bombs(),
-    hostile.Body("png of 1 pixel with 15 MiB of data", hostile.png(1, 1, extra=15 * 2**20), frozenset()),
-    hostile.Body("png with a long end", _PNG + bytes(2**25), frozenset()),
-    hostile.Body("jpeg with a long end", _JPEG + bytes(2**25), frozenset()),
-    hostile.Body("jpeg with many segments", _JPEG[:2] + b"\xff\xe1\x00\x02" * 4000 + _JPEG[2:], frozenset()),
-    hostile.Body("jpeg with 90 scans", hostile.many_scans_jpeg(85), frozenset()),
-]
-
-
-def test_a_cameras_small_frame_is_light() -> None:
-    assert is_light(read_header(_JPEG), _JPEG)
-    assert not is_light(read_header(_PNG), _PNG)
-
-
-@pytest.mark.parametrize("body", _SMALL, ids=lambda body: body.name)
-def test_no_hostile_image_is_light_and_slow(body: hostile.Body) -> None:
-    try:
-        header = read_header(body.content)
-    except ImageRefused:
-        return
-    if not is_light(header, body.content):
-        return
-    best_s = math.inf
-    for _ in range(3):
-        began_s = time.thread_time()
-        with contextlib.suppress(ImageRefused):
-            decode_as(header, body.content)
-        best_s = min(best_s, time.thread_time() - began_s)
-    assert best_s < _MOST_S
 
 
 @pytest.mark.parametrize(("end", "error"), [(Pending.cancel, ClientGone), (Pending.expire, Refusal)])

@@ -13,7 +13,7 @@ from yolastic_worker.api.parameters import Parameters, parse_parameters, patienc
 from yolastic_worker.api.remote import Remote, Url, Watch
 from yolastic_worker.api.ultralytics import render_boxes, render_image, render_response
 from yolastic_worker.decode import DecodePool, Header, ImageRefused, decode_as, letterbox, read_header
-from yolastic_worker.limits import ImageFormat, Limits
+from yolastic_worker.limits import Limits
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
 from yolastic_worker.types import (
@@ -32,9 +32,6 @@ _OWN_SHARE_BYTES: Final = 2**20
 """So much of a body always finds room in the last quarter of the memory for bodies: few large ones cannot shut out the rest."""
 _FAILED_RETRY_S: Final = 1
 _SOURCE_LENGTH: Final = 128
-_AT_ONCE_PIXELS: Final = 320 * 240
-_AT_ONCE_BYTES: Final = 2**17
-"""A JPEG so small is decoded by the event loop itself when it is alone in the worker: a change of threads costs as much."""
 _NO_GEOMETRY: Final = Geometry(0, 0, 1.0, 0, 0)
 """Until an image is decoded."""
 
@@ -139,11 +136,8 @@ class Predict:
         )  # fmt: skip
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
         headers, accepted = self._admit(bodies, pending)
-        if len(headers) == 1 and self._pipeline.inflight == 1 and is_light(headers[0], bodies[0]):
-            self._stage(pending, 0, headers[0])
-        else:
-            for index, header in enumerate(headers):
-                self._pool.submit(header.pixels, self._stage, pending, index, header)
+        for index, header in enumerate(headers):
+            self._pool.submit(header.pixels, self._stage, pending, index, header)
         timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
         watch(lambda: self._leave(pending))
         try:
@@ -274,11 +268,6 @@ class Predict:
 
 def _too_late() -> Refusal:
     return Refusal(504, "deadline_passed", "the deadline passed before the image ran")
-
-
-def is_light(header: Header, body: bytes) -> bool:
-    """Decoded in a millisecond or two whatever its maker meant; of a PNG 15 KiB can take 30 ms, however few its pixels."""
-    return header.pixels <= _AT_ONCE_PIXELS and header.format is ImageFormat.JPEG and len(body) <= _AT_ONCE_BYTES
 
 
 def _refusal_of(error: Exception | None, index: int, count: int, outcome: Outcome | None = None) -> Refusal:
