@@ -30,11 +30,6 @@ def seconds_of(phases: Sequence[Phase]) -> float:
     return sum(phase.seconds for phase in phases)
 
 
-def peak_per_s(phases: Sequence[Phase]) -> float:
-    """The highest rate, images/s."""
-    return max(max(phase.from_per_s, phase.to_per_s) for phase in phases)
-
-
 def steps_s(phases: Sequence[Phase], share: float = 0.2) -> tuple[float, ...]:
     """When the rate jumps up by more than `share` of what it was, seconds from the start."""
     found, at_s = [], 0.0

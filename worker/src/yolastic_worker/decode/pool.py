@@ -72,11 +72,6 @@ class DecodePool:
         """May so many large images more wait? They hold places of the queue, which small ones need too."""
         return not large or self._waiting + large <= self._most_large
 
-    @property
-    def taken_bytes(self) -> int:
-        """Memory of the large images that are being decoded."""
-        return self._taken_bytes
-
     def _run_large(self, size: int, task: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         with self._room:
             while self._taken_bytes and self._taken_bytes + size > self._memory_bytes:  # alone, an image always may
