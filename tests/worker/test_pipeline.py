@@ -217,6 +217,54 @@ def test_an_image_whose_client_left_while_it_was_decoded_takes_no_place(bench: M
     assert (made.pipeline.inflight, made.pipeline.slots.free) == (0, 32)
 
 
+def resting(made: Bench, task: Callable[[], None]) -> None:
+    """Hand a task to the engine thread as soon as it waits."""
+    give_up_s = time.monotonic() + WAIT_S
+    while not made.pipeline.do_while_idle(task):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.001)
+
+
+def test_an_idle_engine_decodes_a_lone_image_itself_and_runs_it(bench: Make) -> None:
+    made, where = bench(), list[threading.Thread]()
+    image = made.image()
+    assert isinstance(made.pipeline.admit(1, image.deadline_s), Accepted)
+
+    def decode() -> None:
+        where.append(threading.current_thread())
+        made.pipeline.offer(image)
+
+    resting(made, decode)
+    assert made.step() == (1, 1)
+    assert [one.outcome for one in made.answers()] == [Outcome.OK]
+    assert where == [made.thread]
+
+
+def test_a_busy_engine_or_one_that_others_wait_for_decodes_nothing(bench: Make) -> None:
+    made, never = bench(), pytest.fail
+    image = made.image()
+    made.send(image)
+    made.engine.begun.get(timeout=WAIT_S)
+    assert not made.pipeline.do_while_idle(lambda: never("it runs a batch"))
+    made.engine.orders.put(None)
+    made.answers()
+    done = threading.Event()
+    resting(made, done.set)
+    assert done.wait(WAIT_S)
+    for _ in range(2):
+        assert isinstance(made.pipeline.admit(1, time.monotonic() + 60), Accepted)
+    assert not made.pipeline.do_while_idle(lambda: never("two are coming"))
+
+
+def test_a_task_that_fails_costs_no_other(bench: Make) -> None:
+    made = bench()
+    resting(made, lambda: int("no number"))
+    image = made.image()
+    made.send(image)
+    made.step()
+    assert [one.outcome for one in made.answers()] == [Outcome.OK]
+
+
 def test_a_request_that_no_worker_could_take_is_no_demand(bench: Make) -> None:
     made = bench(queue_length=16)
     verdict = made.pipeline.admit(17, time.monotonic() + 60)

@@ -16,6 +16,7 @@ from yolastic_worker.batcher import Batcher, BatchRules, Turn
 from yolastic_worker.engine.base import Engine
 from yolastic_worker.finisher import Deliver
 from yolastic_worker.health import Progress
+from yolastic_worker.idle import IdleHands, Task
 from yolastic_worker.load import LoadMeter
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.runner import Runner
@@ -66,6 +67,7 @@ class Pipeline:
         self._last_s = now_s
         self._slowest_s = max((seconds for _, seconds in warmth.speed), default=0.0)
         self._stopping = False
+        self._hands = IdleHands()
         self.slots = SlotPool(queue_length + 2 * warmth.largest, engine.info.height, engine.info.width)
         self._runner = Runner(
             engine, self, self.slots, warmth.canary, self.quarantine, metrics=metrics, deliver=deliver, clock=clock
@@ -97,6 +99,14 @@ class Pipeline:
         if displaced:
             self._put_out(displaced)
         return verdict
+
+    def do_while_idle(self, task: Task) -> bool:
+        """Have an idle engine thread decode the only image there is; False when it is busy, or more come. Short tasks only."""
+        with self._changed:
+            if self._batcher.held > 1 or not self._hands.offer(task):
+                return False
+            self._changed.notify()
+            return True
 
     def leave(self, images: Sequence[Image]) -> None:
         """The client of these images has gone: those that wait make room at once."""
@@ -174,7 +184,9 @@ class Pipeline:
         finally:
             with self._changed:
                 self._stopping = True
-                left = self._batcher.drain()
+                task, left = self._hands.take(), self._batcher.drain()
+            if task is not None:
+                task()
             runner.fail(left, self.lost or DeviceLost("the worker is stopping"))
 
     def stop(self) -> None:
@@ -187,6 +199,10 @@ class Pipeline:
         """As `Desk.take`."""
         with self._changed:
             while not self._stopping:
+                task = self._hands.take()
+                if task is not None:
+                    self._aside(task)
+                    continue
                 now_s, waiting = self._clock(), self._batcher.waiting
                 chore = self._well.next_chore(now_s, idle=not waiting)
                 if chore is not None:
@@ -197,8 +213,18 @@ class Pipeline:
                     self._start(turn.batch, now_s)
                     return turn
                 wake_s = turn.wait_until_s if waiting else self._well.wake_s()
+                self._hands.idle = True
                 self._changed.wait(None if wake_s is None or wake_s == inf else max(0.0, wake_s - now_s))
+                self._hands.idle = False
         return None
+
+    def _aside(self, task: Task) -> None:
+        """Do a task without the lock, which is held here."""
+        self._changed.release()
+        try:
+            task()
+        finally:
+            self._changed.acquire()
 
     def padded(self, images: int) -> int:
         """As `Desk.padded`: as many as there are, or up to a warm size where a new one costs."""
