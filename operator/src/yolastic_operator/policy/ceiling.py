@@ -100,7 +100,8 @@ def granted_before(observation: Observation, state: PolicyState, states: Sequenc
     """Tiers the current revision works with: remembered, or after a restart what its workers say they were granted."""
     if state.tiers is not None and state.revision == observation.fleet.revision:
         return state.tiers
-    granted = [(s.ceiling.ceiling, s.ceiling.base) for s in states if s.ceiling.granted]
+    # On a shared device what is lent at the moment says nothing about what is allowed.
+    granted = [(s.ceiling.wanted or s.ceiling.ceiling, s.ceiling.base) for s in states if s.ceiling.granted]
     if not granted:
         return None
     ceiling, base = max(granted)
