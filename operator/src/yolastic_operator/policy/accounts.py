@@ -13,7 +13,7 @@ from yolastic_contract.names import buckets_up_to
 from yolastic_contract.state import CeilingGrant, Fit, WorkerState
 from yolastic_operator.model import Bounds, Fresh, Missing, Observation, Ref, Tiers, WorkerView
 from yolastic_operator.policy import lease_words, ledger
-from yolastic_operator.policy.ledger import Claim, Share
+from yolastic_operator.policy.ledger import Claim, Share, Sharing
 
 PRESSING_S: Final = 1.0
 """A backlog that was small for longer than this gives way to one that is not."""
@@ -215,7 +215,8 @@ class Accounts:
                 trouble.append(f"device {device_id} does not tell its memory: set acceleratorMemory in the runtime")
                 words.append(trouble[-1])
                 continue
-            sharing = ledger.share(self._claims(device_id), capacity)
+            calm = ledger.settled(self._claims(device_id), capacity)
+            sharing = _fulfilled(self._claims(device_id), calm, capacity)
             words.append(lease_words.words(device_id, self._claims(device_id), capacity, self._why_not(now_s)))
             for one, account in own.items():
                 if account.device_id != device_id:
@@ -225,7 +226,7 @@ class Accounts:
                 if claim.stage == "Serving":
                     told = account.state.ceiling
                     targets[worker] = Tiers(told.base, told.ceiling) if order is None else Tiers(order.base, order.ceiling)
-                    lendable.append(ledger.lent(claims, claim.name, capacity, calm=True))
+                    lendable.append(ledger.lent(calm, claim.name, capacity))
                     words.append(lease_words.lease(worker, targets[worker], claim))
                 words += lease_words.waits(worker, claim, sharing)
                 trouble += lease_words.short(worker, claim, sharing, device_id, capacity)
@@ -237,7 +238,7 @@ class Accounts:
         return Leases(targets, grants, min(lendable, default=None), "; ".join(trouble) or None, "; ".join(words))
 
     def _grant(self, order: Share, claim: Claim, claims: Sequence[Claim], capacity: int, wants: Wants) -> CeilingGrant:
-        reachable = max(order.ceiling, ledger.lent(claims, claim.name, capacity, calm=False))
+        reachable = max(order.ceiling, ledger.lent(claims, claim.name, capacity))
         bounds = {} if wants.bounds is None else wants.bounds.own()
         return CeilingGrant(
             base=order.base, ceiling=order.ceiling, budget_bytes=order.budget_bytes, reachable=reachable, bounds=bounds,
@@ -299,18 +300,15 @@ def _claim(account: _Account, view: WorkerView, told_of: _Told, now_s: float) ->
         waited_s=now_s - account.seen_s,
     )  # fmt: skip
     if state.phase == "Starting":
+        stage: ledger.Stage = "Waiting" if state.waits_for_memory else "Warming"
+        held = account.sent_bytes if state.waits_for_memory else max(told.budget_bytes or 0, account.sent_bytes)
         sizes = buckets_up_to(state.max_batch)
-        if not state.waits_for_memory:
-            held = max(told.budget_bytes or 0, account.sent_bytes)
-            return replace(claim, stage="Warming", holds_bytes=held, sizes=sizes)
-        claim = replace(claim, stage="Waiting" if wants is not None else "Fixed", holds_bytes=account.sent_bytes, sizes=sizes)
+        claim = replace(claim, stage=stage if wants is not None else "Fixed", holds_bytes=held, sizes=sizes)
     else:
         sizes = tuple(sorted({1, *state.buckets}))
         leased = told.budget_bytes or 0 if told.serial is not None else 0
         held = max(leased, claim.bytes(max(told.ceiling, state.memory.held_images or 0)), account.sent_bytes)
-        stage: ledger.Stage = (
-            "Serving" if wants is not None and state.phase in {"Ready", "Draining"} and fit is not None else "Fixed"
-        )
+        stage = "Serving" if wants is not None and state.phase in {"Ready", "Draining"} and fit is not None else "Fixed"
         claim = replace(
             claim, stage=stage, holds_bytes=held, sizes=sizes, granted_base=told.base if told.granted else 0,
             granted_ceiling=told.ceiling,
@@ -332,6 +330,13 @@ def _measured(observation: Observation) -> dict[str, Fit]:
             before = found.get(view.worker.revision, fit)
             found[view.worker.revision] = max(before, fit, key=lambda one: (one.fixed + one.residual, one.per_image))
     return found
+
+
+def _fulfilled(claims: Sequence[Claim], calm: Sequence[Claim], capacity: int) -> Sharing:
+    """How the device is shared out when all that find room have started; who does not, is refused."""
+    there = {claim.name for claim in calm}
+    refused = frozenset(claim.name for claim in claims if claim.name not in there)
+    return replace(ledger.share(calm, capacity), refused=refused)
 
 
 def _differs(account: _Account, order: Share) -> bool:

@@ -151,14 +151,21 @@ def orders(claims: Sequence[Claim], capacity_bytes: int, *, may_grow: bool = Tru
     return told
 
 
-def lent(claims: Sequence[Claim], name: str, capacity_bytes: int, *, calm: bool) -> int:
-    """The ceiling that a worker would be lent if images waited for it now, images.
+def settled(claims: Sequence[Claim], capacity_bytes: int) -> list[Claim]:
+    """The claims as they will be when all that find room have started, and nobody wants more than its base."""
+    running = [_serves(claim) if claim.stage == "Warming" else claim for claim in claims]
+    refused = share(running, capacity_bytes).refused
+    there = [replace(claim, wish="None") for claim in running if claim.name not in refused]
+    return [_serves(claim) if claim.stage == "Waiting" else claim for claim in there]
 
-    `calm`: if none of the others wanted more than its base, and none was starting.
-    """
-    asked = [replace(claim, wish="Pressing" if claim.name == name else "None" if calm else claim.wish) for claim in claims]
-    if calm:
-        asked = [claim for claim in asked if claim.stage != "Waiting" or claim.name == name]
+
+def _serves(claim: Claim) -> Claim:
+    return claim if claim.fit is None else replace(claim, stage="Serving")
+
+
+def lent(claims: Sequence[Claim], name: str, capacity_bytes: int) -> int:
+    """The ceiling that a worker would be lent if images waited for it now, images."""
+    asked = [replace(claim, wish="Pressing") if claim.name == name else claim for claim in claims]
     found = share(asked, capacity_bytes).shares.get(name)
     return 1 if found is None else found.ceiling
 
