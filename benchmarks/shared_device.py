@@ -1,6 +1,6 @@
 """Three inferences on one simulated 24 GiB device, real worker processes: how soon a burst is lent, and that the sum holds.
 
-The workers' own `/state` is read some 25 times a second. What a worker may use counts: its memory at the granted ceiling, or at
+The workers' own `/state` is read some 30 times a second. What a worker may use counts: its memory at the granted ceiling, or at
 the largest batch that it has not given back, or all it was granted to start with.
 """
 
@@ -34,7 +34,7 @@ SIMULATE = (
 )
 RUNTIME = RuntimeSpec(image="none", backend="Simulated", simulate=SIMULATE, shared=True)
 CLIENTS = 48
-PERIOD_S = 0.04
+PERIOD_S = 0.03
 NAMES = ("weld", "paint", "press")
 IMAGE = (ROOT / "examples/images/shapes-00.jpg").read_bytes()
 
