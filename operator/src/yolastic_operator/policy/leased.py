@@ -28,9 +28,11 @@ def with_leases(decision: Decision, leases: Leases) -> Decision:
     """The decision as it can be carried out; unchanged where no worker is on a shared device."""
     if not leases.shared:
         return decision
-    explanation = (*decision.explanation, Step("Lease", leases.text))
-    ceiling = None if decision.ceiling is None else _limited(decision.ceiling, leases)
-    return replace(decision, ceiling=ceiling, explanation=explanation)
+    if decision.ceiling is None:
+        return replace(decision, explanation=(*decision.explanation, Step("Lease", leases.text)))
+    ceiling = _limited(decision.ceiling, leases)
+    told = (Step(step.about, ceiling.message) if step.about == "Ceiling" else step for step in decision.explanation)
+    return replace(decision, ceiling=ceiling, explanation=(*told, Step("Lease", leases.text)))
 
 
 def trouble(leases: Leases) -> list[ConditionUpdate]:
