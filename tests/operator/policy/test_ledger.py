@@ -109,13 +109,14 @@ def test_what_is_only_planned_may_take_all_there_is() -> None:
 
 
 def test_after_long_waiting_a_newcomer_starts_with_what_is_free() -> None:
+    assert orders([claim("old"), claim("new", stage="Waiting")], 10_000)["new"] == Share(8, 32, 4410), "a little over is no harm"
     silent = claim("silent", stage="Fixed", holds_bytes=3000)
     stuck = claim("stuck", granted_ceiling=32)
     new = claim("new", stage="Waiting", created_s=1)
     capacity = 3000 + 4200 + 1900
     assert "new" not in orders([silent, stuck, new], capacity)
     late = replace(new, waited_s=PATIENCE_S)
-    assert orders([silent, stuck, late], capacity)["new"] == Share(8, 8, 1800)
+    assert orders([silent, stuck, late], capacity)["new"] == Share(8, 8, 1890)
     assert "new" not in orders([silent, stuck, late], capacity - 101), "never less than its base"
 
 

@@ -211,6 +211,9 @@ class Accounts:
         words: list[str] = []
         for device_id in sorted({account.device_id for account in own.values()}):
             capacity = self._capacity(device_id)
+            # None of them is granted by anybody else, whatever becomes of them here.
+            here = {one: account for one, account in own.items() if account.device_id == device_id}
+            targets |= {one[2]: _shown(account.state) for one, account in here.items() if account.state.phase != "Starting"}
             if capacity is None:
                 trouble.append(f"device {device_id} does not tell its memory: set acceleratorMemory in the runtime")
                 words.append(trouble[-1])
@@ -218,14 +221,11 @@ class Accounts:
             calm = ledger.settled(self._claims(device_id), capacity)
             sharing = _fulfilled(self._claims(device_id), calm, capacity)
             words.append(lease_words.words(device_id, self._claims(device_id), capacity, self._why_not(now_s)))
-            for one, account in own.items():
-                if account.device_id != device_id:
-                    continue
+            for one, account in here.items():
                 claims, claim, worker = self._claims(device_id), account.claim, one[2]
                 order = ledger.orders(claims, capacity, may_grow=self._why_not(now_s) is None).get(claim.name)
                 if claim.stage == "Serving":
-                    told = account.state.ceiling
-                    targets[worker] = Tiers(told.base, told.ceiling) if order is None else Tiers(order.base, order.ceiling)
+                    targets[worker] = targets[worker] if order is None else Tiers(order.base, order.ceiling)
                     lendable.append(ledger.lent(calm, claim.name, capacity))
                     words.append(lease_words.lease(worker, targets[worker], claim))
                 words += lease_words.waits(worker, claim, sharing)
@@ -337,6 +337,10 @@ def _fulfilled(claims: Sequence[Claim], calm: Sequence[Claim], capacity: int) ->
     there = {claim.name for claim in calm}
     refused = frozenset(claim.name for claim in claims if claim.name not in there)
     return replace(ledger.share(calm, capacity), refused=refused)
+
+
+def _shown(state: WorkerState) -> Tiers:
+    return Tiers(state.ceiling.base, state.ceiling.ceiling)
 
 
 def _differs(account: _Account, order: Share) -> bool:

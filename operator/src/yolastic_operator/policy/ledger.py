@@ -19,6 +19,8 @@ Wish = Literal["None", "Lingering", "Pressing"]
 
 PATIENCE_S: Final = 60.0
 """So long a worker waits for the memory of a whole warm-up; then it starts with what is free, if that is enough for its base."""
+START_SLACK: Final = 1.05
+"""A worker that starts is given this much more than its like has measured: sizes a little over it would be left out for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,14 @@ def _lend(claims: Sequence[Claim], sizes: dict[str, int], free: int) -> int:
 def _start(claim: Claim, base: int, room_bytes: int) -> Share:
     """What a worker starts with: all sizes it may ever use are warmed up once, and what is only planned may turn out larger."""
     size = max(claim.largest(max(claim.ceiling, base), room_bytes) or base, base)
-    return Share(base, size, claim.bytes(size) if claim.measured and claim.fit is not None else room_bytes, base < claim.base)
+    return Share(base, size, _start_bytes(claim, size, room_bytes), base < claim.base)
+
+
+def _start_bytes(claim: Claim, images: int, room_bytes: int) -> int:
+    """Memory for a warm-up up to so many images."""
+    if not claim.measured or claim.fit is None:
+        return room_bytes
+    return min(math.ceil(claim.bytes(images) * START_SLACK), room_bytes)
 
 
 def _admitted(claim: Claim, target: Share, free_bytes: int) -> Share | None:
@@ -209,7 +218,7 @@ def _admitted(claim: Claim, target: Share, free_bytes: int) -> Share | None:
     size = claim.largest(target.ceiling, free_bytes)
     if claim.waited_s < PATIENCE_S or size is None or size < target.base:
         return None
-    return replace(target, ceiling=size, budget_bytes=claim.bytes(size) if claim.measured else free_bytes)
+    return replace(target, ceiling=size, budget_bytes=_start_bytes(claim, size, free_bytes))
 
 
 def _grown(claim: Claim, target: Share, free_bytes: int) -> Share | None:
