@@ -26,6 +26,7 @@ from benchmarks.memory import worker_at_rest
 from benchmarks.operator_memory import operator_with_objects
 from benchmarks.overload import overload
 from benchmarks.serving import real_model
+from benchmarks.shared_device import lease_on_a_shared_device
 from benchmarks.side_by_side import FIGURES, Comparison, compare, rows, tune
 from benchmarks.soak import soak
 
@@ -104,6 +105,10 @@ class Run:
         """The operator with fifty objects."""
         return operator_with_objects()
 
+    def lease(self) -> list[Row]:
+        """A burst on a shared device."""
+        return lease_on_a_shared_device(self.repeats)
+
     def soak(self) -> list[Row]:
         """Half an hour of everything."""
         return soak(self.soak_minutes) if self.soak_minutes else []
@@ -130,7 +135,7 @@ class Run:
         print(f"== {name}: {time.monotonic() - began_s:.0f} s", flush=True)
 
 
-_FULL = ("side_by_side", "overload", "abuse", "real", "cpu", "factory", "memory", "operator", "soak")
+_FULL = ("side_by_side", "overload", "abuse", "real", "cpu", "factory", "memory", "operator", "lease", "soak")
 
 
 def _ended(number: int, frame: FrameType | None) -> None:

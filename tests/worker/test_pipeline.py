@@ -19,7 +19,7 @@ from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
 from yolastic_worker.postprocess import HeadKind
 from yolastic_worker.state import refresh_gauges
-from yolastic_worker.types import DeviceLost, Displaced, Geometry, Image, Outcome, ShapeKey, Thresholds
+from yolastic_worker.types import DeviceLost, Displaced, Geometry, Image, Outcome, ShapeKey, Thresholds, TransientFailure
 from yolastic_worker.warmup import Warmth
 
 WAIT_S = 10
@@ -383,3 +383,28 @@ def test_speed_is_learned(bench: Make) -> None:
     assert before is not None
     assert after is not None
     assert after.samples == before.samples + 3
+
+
+def test_a_lowered_ceiling_holds_for_what_runs_again(bench: Make) -> None:
+    """On a shared device the memory is somebody else's by then."""
+    made = bench(max_batch=8)
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    made.send(*(made.image() for _ in range(8)))
+    made.engine.orders.put(None)
+    assert made.engine.begun.get(timeout=WAIT_S)[0] == 8
+    assert made.pipeline.held_images == 8
+    made.pipeline.grant(CeilingGrant(base=2, ceiling=2, budget_bytes=3, serial=2))
+    made.engine.orders.put(TransientFailure("once"))
+    assert [made.step()[0] for _ in range(4)] == [2, 2, 2, 2]
+    assert made.pipeline.ceiling()[0].ceiling == 2
+    made.pipeline.grant(CeilingGrant(base=8, ceiling=8, serial=1))
+    assert made.pipeline.ceiling()[0].ceiling == 2, "it was overtaken by the other"
+
+
+def test_the_load_is_measured_against_what_can_be_lent(bench: Make) -> None:
+    made = bench(max_batch=8)
+    made.pipeline.grant(CeilingGrant(base=2, ceiling=2, reachable=4))
+    assert made.pipeline.load().capacity_per_s == pytest.approx(4 / 0.014, rel=0.01)
+    made.pipeline.grant(CeilingGrant(base=2, ceiling=2))
+    assert made.pipeline.load().capacity_per_s == pytest.approx(2 / 0.012, rel=0.01)

@@ -242,7 +242,7 @@ class ModelStatus(Resource):
 
 
 class BatchBounds(Resource):
-    """The four bounds of the ceiling, images; one that does not bind is absent."""
+    """The bounds of the ceiling, images; one that does not bind is absent."""
 
     spec: NonNegativeInt32 | None = None
     """batching.maxSize."""
@@ -252,6 +252,8 @@ class BatchBounds(Resource):
     """What the objective's latency allows."""
     efficiency: NonNegativeInt32 | None = None
     """Beyond this a larger batch adds latency and hardly any throughput."""
+    lease: NonNegativeInt32 | None = None
+    """What a shared device can lend to one worker while the others work with their base."""
 
 
 class BatchStatus(Resource):
@@ -262,7 +264,7 @@ class BatchStatus(Resource):
     ceiling: NonNegativeInt32 | None = None
     """The burst tier, images: never more in one batch."""
     bounds: BatchBounds = BatchBounds()
-    limited_by: Literal["Spec", "Memory", "Latency", "Efficiency"] | None = None
+    limited_by: Literal["Spec", "Memory", "Latency", "Efficiency", "Lease"] | None = None
     """The bound the ceiling comes from."""
     applied_replicas: NonNegativeInt32 = 0
     """Workers that have confirmed this ceiling."""
@@ -332,7 +334,7 @@ class ExplanationStep(Resource):
     """One step of the sum behind the present size and ceiling."""
 
     about: Annotated[str, Field(max_length=32)]
-    """Which step: Workers Figures Load Forecast Survivors Windows Room Fallback Mode Result Ceiling Written."""
+    """Which step: Workers Figures Load Forecast Survivors Windows Room Fallback Mode Result Ceiling Lease Written."""
     text: Annotated[str, Field(max_length=512)]
     """What it came to, with the numbers."""
 

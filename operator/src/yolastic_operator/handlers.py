@@ -54,6 +54,8 @@ class Deps:
     """Called when an inference is gone."""
     turn_s: float = 5.0
     """Pause after a turn that failed in an unforeseen way, seconds."""
+    pod_gone: Callable[[Key, str], None] = lambda key, pod: None
+    """Called when a pod of an inference is no more."""
     bells: dict[Key, Bell] = field(default_factory=dict)
 
     def wake(self, key: Key | None) -> None:
@@ -127,8 +129,11 @@ def _register_connection(registry: kopf.OperatorRegistry, deps: Deps) -> None:
 
 def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
     def child(kind: Kind, event: kopf.RawEvent) -> None:
-        change = deps.cache.drop if event["type"] == "DELETED" else deps.cache.put
-        deps.wake(change(kind, event["object"]))
+        is_gone = event["type"] == "DELETED"
+        key = (deps.cache.drop if is_gone else deps.cache.put)(kind, event["object"])
+        if is_gone and kind == "pod" and key is not None:
+            deps.pod_gone(key, event["object"]["metadata"]["name"])
+        deps.wake(key)
 
     @kopf.on.event(*PODS, registry=registry, id="pod")
     async def pod(event: kopf.RawEvent, **_: Any) -> None:

@@ -1,11 +1,12 @@
 """What a turn sees and what it decides: the nouns between observe, policy and act. Pure data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
-from yolastic_contract.state import WorkerState
+from yolastic_contract.state import Bound, WorkerState
 
 T = TypeVar("T")
 
@@ -200,6 +201,15 @@ class Bounds:
     memory: int | None = None
     latency: int | None = None
     efficiency: int | None = None
+    lease: int | None = None
+    """On a shared device: what it can lend to one worker while the others work with their base."""
+
+    def own(self) -> "dict[Bound, int]":
+        """Those that bind, as a worker is told them."""
+        named: tuple[tuple[Bound, int | None], ...] = (
+            ("spec", self.spec), ("memory", self.memory), ("latency", self.latency), ("efficiency", self.efficiency),
+        )  # fmt: skip
+        return {name: value for name, value in named if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +220,7 @@ class Tiers:
     ceiling: int
 
 
-CeilingLimit = Literal["Spec", "Memory", "Latency", "Efficiency"]
+CeilingLimit = Literal["Spec", "Memory", "Latency", "Efficiency", "Lease"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +240,8 @@ class CeilingDecision:
     fits: bool = True
     """False: not even a batch of 1 fits into the budget."""
     message: str = ""
+    leased: "Mapping[str, Tiers]" = field(default_factory=dict)
+    """By worker on a shared device: what it should work with now, instead of the tiers."""
 
 
 @dataclass(frozen=True, slots=True)

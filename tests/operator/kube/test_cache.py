@@ -138,3 +138,11 @@ def test_what_is_nobodys_child(cache: FleetCache, body: dict[str, Any]) -> None:
     assert owner_key(body) is None
     assert cache.put("pod", body) is None
     assert cache.drop("pod", body) is None
+
+
+def test_who_has_workers_is_known_from_the_watches(cache: FleetCache) -> None:
+    assert cache.with_workers() == []
+    cache.put("pod", pod("a", 1))
+    assert cache.with_workers() == [("plant", "weld")]
+    cache.put("pod", pod("a", 2, "Failed"))
+    assert cache.with_workers() == [], "what is over holds nothing"

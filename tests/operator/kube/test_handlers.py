@@ -145,3 +145,16 @@ def test_only_late_loops_are_unhealthy() -> None:
     assert heartbeat.late(300) == ["a"]
     heartbeat.end("a")
     assert heartbeat.late(300) == []
+
+
+def test_a_pod_that_is_gone_gives_its_memory_back() -> None:
+    loop, gone = RecordedLoop(), list[tuple[tuple[str, str], str]]()
+    deps = deps_with(loop)
+    deps.pod_gone = lambda key, pod: gone.append((key, pod))
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, deps)
+    (pod,) = (handler for handler in registry._watching.get_all_handlers() if handler.id == "pod")
+    metadata = {"name": "weld-1", "namespace": "plant", "labels": {"yolastic.dev/inference": "weld"}, "resourceVersion": "1"}
+    for kind in ("ADDED", "DELETED"):
+        asyncio.run(pod.fn(event={"type": kind, "object": {"metadata": metadata, "status": {}}}))  # type: ignore[arg-type]
+    assert gone == [(("plant", "weld"), "weld-1")]

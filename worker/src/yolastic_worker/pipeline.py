@@ -63,6 +63,8 @@ class Pipeline:
         self.quarantine = self._well.quarantine
         self._grant: CeilingGrant | None = None
         self._running = 0
+        self._held = 0
+        """The largest batch since memory was given back: what it took may still be held."""
         self._running_until_s: float | None = None
         self._last_s = now_s
         self._slowest_s = max((seconds for _, seconds in warmth.speed), default=0.0)
@@ -250,6 +252,7 @@ class Pipeline:
 
     def _expect(self, images: int, now_s: float) -> None:
         self._running, self._last_s, self._running_until_s = images, now_s, None
+        self._held = max(self._held, self.padded(images))
         seconds = self._speed.seconds(self.padded(images))
         self._running_until_s = None if seconds is None else now_s + seconds
 
@@ -265,7 +268,8 @@ class Pipeline:
 
     def limit(self) -> int:
         """As `Desk.limit`."""
-        return self._well.cap.limit
+        with self._changed:
+            return min(self._well.cap.limit, self._tiers.ceiling)
 
     def out_of_memory(self, images: int) -> int:
         """As `Desk.out_of_memory`."""
@@ -274,10 +278,17 @@ class Pipeline:
             self._set_tiers()
             return self._well.cap.limit
 
+    def given_back(self) -> None:
+        """As `Desk.given_back`."""
+        with self._changed:
+            self._held = 0
+
     def trial(self) -> int | None:
         """As `Desk.trial`."""
         with self._changed:
-            return self._well.trial(self._clock())
+            images = self._well.trial(self._clock())
+            self._held = max(self._held, images or 0)  # at once: it is going to be taken
+            return images
 
     def fitted(self, images: int) -> None:
         """As `Desk.fitted`."""
@@ -323,11 +334,19 @@ class Pipeline:
         A smaller budget than before, or than what is in use, gives memory back before that batch.
         """
         with self._changed:
-            self._well.budget(grant.budget_bytes)
-            self._grant = grant
-            self._set_tiers()
-            self._changed.notify()
+            if not self._is_late(grant):
+                self._well.budget(grant.budget_bytes)
+                if grant.budget_bytes is not None and self._held > grant.ceiling:
+                    self._well.upkeep.want_shrink()  # it may not have worked before
+                self._grant = grant
+                self._set_tiers()
+                self._changed.notify()
             return self._tiers_state()
+
+    def _is_late(self, grant: CeilingGrant) -> bool:
+        """It was overtaken: what it grants may have been granted to another since."""
+        last = None if self._grant is None else self._grant.serial
+        return last is not None and grant.serial is not None and grant.serial < last
 
     def ceiling(self) -> tuple[CeilingState, CeilingGrant | None, int]:
         """(tiers, the last grant, the worker's own bound)."""
@@ -335,9 +354,19 @@ class Pipeline:
             return self._tiers_state(), self._grant, self._well.cap.limit
 
     def _tiers_state(self) -> CeilingState:
-        budget_bytes = None if self._grant is None else self._grant.budget_bytes
-        self._tiers.update(self._clock(), self._batcher.waiting)  # an idle engine takes no turns: its burst is over nevertheless
-        return self._tiers.state().model_copy(update={"budget_bytes": budget_bytes})
+        now_s, grant = self._clock(), self._grant
+        self._tiers.update(now_s, self._batcher.waiting)  # an idle engine takes no turns: its burst is over nevertheless
+        state = self._tiers.state(now_s)
+        if grant is None:
+            return state
+        came = {"budget_bytes": grant.budget_bytes, "reachable": grant.reachable, "wanted": grant.wanted, "serial": grant.serial}
+        return state.model_copy(update=came)
+
+    @property
+    def held_images(self) -> int:
+        """The largest batch whose memory may still be held."""
+        with self._changed:
+            return self._held
 
     def memory_in_use(self) -> tuple[int | None, int | None]:
         """Bytes (at the last look, the most ever seen); None where the device does not tell."""
@@ -356,8 +385,13 @@ class Pipeline:
         with self._changed:
             return self._load.state(
                 now_s, queue_images=self._batcher.held, queue_oldest_age_s=self._batcher.oldest_age_s(now_s),
-                inflight_images=max(0, self.inflight), fit=self._speed.fit, ceiling=self._tiers.ceiling,
+                inflight_images=max(0, self.inflight), fit=self._speed.fit, ceiling=self._reachable(),
             )  # fmt: skip
+
+    def _reachable(self) -> int:
+        """The ceiling that the load is measured against: on a shared device the one that it is lent when it needs it."""
+        reachable = None if self._grant is None else self._grant.reachable
+        return max(self._tiers.ceiling, min(reachable or 1, self._well.cap.limit))
 
     @property
     def fit(self) -> Fit | None:

@@ -97,6 +97,10 @@ class FleetCache:
             return None
         return _fleet(children)
 
+    def with_workers(self) -> list[Key]:
+        """Inferences that have pods."""
+        return [key for key, children in self._children.items() if any(not over for _, _, over in children.pods.values())]
+
     def forget(self, ref: Ref) -> None:
         """The inference is gone; its children, which go a little later, are listed again should it come back."""
         self._children.pop(_key(ref), None)

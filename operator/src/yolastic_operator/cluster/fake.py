@@ -1,12 +1,14 @@
 """A cluster in memory with workers that follow a tiny model, on a clock that a test moves: the loop in milliseconds.
 
 A worker becomes ready `start_s` after it was made, takes an equal share of `demand_per_s`, and empties `drain_s` after it was
-told to drain. A new revision is rolled out worker by worker, the new one first.
+told to drain. A new revision is rolled out worker by worker, the new one first. With a shared runtime all workers are on the
+device GPU-0, and each waits for its first grant before it starts.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Final
 
 from yolastic_contract.names import buckets_up_to
@@ -33,6 +35,14 @@ class FakeWorker:
     failure_reason: str | None = None
     failure_message: str = ""
     unschedulable: bool = False
+    waits: bool = False
+    """On a shared device: nothing was granted yet."""
+    backlog: bool = False
+    """More than a full base batch waits."""
+    held_images: int = 0
+    """The largest batch whose memory was not given back."""
+    gives_back: bool = True
+    """A smaller grant gives memory back at once."""
     hangs: bool = False
     """Its control port never answers."""
     broken: str | None = None
@@ -120,7 +130,14 @@ class FakeCluster:
             burst=False,
             granted=True,
             budget_bytes=grant.budget_bytes,
+            reachable=grant.reachable,
+            wanted=grant.wanted,
+            serial=grant.serial,
         )
+        if fake.waits:
+            fake.waits, fake.starts_s = False, self.clock() + self.start_s
+        if fake.gives_back:
+            fake.held_images = min(fake.held_images, grant.ceiling)
 
     async def drain(self, ref: Ref, worker: Worker) -> None:
         """Begin to drain."""
@@ -193,6 +210,8 @@ class FakeCluster:
         max_batch = self.workload.spec.batching.max_size if self.workload else 32
         own = CeilingState(base=max_batch, ceiling=max_batch, effective=max_batch, burst=False, granted=False)
         fake = FakeWorker(f"worker-{self._made}", revision, now_s, now_s + self.start_s, own)
+        if self.workload is not None and self.workload.runtime.shared:
+            fake.waits, fake.starts_s = True, inf
         self.workers[fake.name] = fake
 
     def _ready(self, fake: FakeWorker) -> bool:
@@ -234,7 +253,8 @@ class FakeCluster:
             phase=phase,
             backend="Simulated",
             device="cpu",
-            device_id=f"GPU-{fake.name}",
+            device_id="GPU-0" if self.workload and self.workload.runtime.shared else f"GPU-{fake.name}",
+            waits_for_memory=fake.waits,
             simulated="a worker in memory",
             started_s=fake.created_s,
             ready_after_s=self.start_s if phase == "Ready" else None,
@@ -249,9 +269,12 @@ class FakeCluster:
                 limit_source="Device" if self.memory_limit_bytes else None,
                 fit=self.memory if phase == "Ready" else None,
                 observed_peak_bytes=round(self.memory.at(max_batch)) if phase == "Ready" else None,
+                plan=self.memory,
+                held_images=fake.held_images,
+                device_bytes=self.memory_limit_bytes,
             ),
             speed=self.speed if phase == "Ready" else None,
-            ceiling=fake.ceiling,
+            ceiling=fake.ceiling.model_copy(update={"backlog": fake.backlog}),
             load=LoadState(
                 ratio=share_per_s / capacity_per_s,
                 arrived_per_s=share_per_s,
