@@ -37,8 +37,8 @@ NO_REASONS = frozenset({
     # steps of an explanation
     "Fallback", "Forecast", "Load", "Mode", "Room", "Survivors", "Windows",
     # what Kubernetes calls its own
-    "Deployment", "Event", "NetworkPolicy", "Pod", "Secret", "Service", "YoloInference", "Reconcile", "PodScheduled", "Succeeded",
-    "Terminating", "Pending", "Failed", "Draining", "ContainerCreating", "CreateContainerConfigError", "PodInitializing",
+    "Deployment", "Event", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Secret", "Service", "YoloInference", "Reconcile",
+    "PodScheduled", "Succeeded", "Terminating", "Pending", "Failed", "Draining", "ContainerCreating", "CreateContainerConfigError", "PodInitializing",
     "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable",
 })  # fmt: skip
 """Words of those modules that no condition, decision or event carries; ErrImagePull and its like become ImagePullFailed."""

@@ -31,6 +31,7 @@ CHILDREN = {
     "Service": "/api/v1/namespaces/{}/services/{}",
     "Secret": "/api/v1/namespaces/{}/secrets/{}-control",
     "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies/{}",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets/{}",
 }
 
 
@@ -143,7 +144,7 @@ def test_the_token_is_made_once(rig: Rig) -> None:
     assert len(first["token"]) > 40
 
 
-@pytest.mark.parametrize("kind", ["Service", "Secret", "NetworkPolicy", "Deployment"])
+@pytest.mark.parametrize("kind", ["Service", "Secret", "NetworkPolicy", "PodDisruptionBudget", "Deployment"])
 def test_somebody_elses_object_is_never_taken_over(rig: Rig, kind: str) -> None:
     ref = rig.make()
     pod = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}
@@ -151,6 +152,7 @@ def test_somebody_elses_object_is_never_taken_over(rig: Rig, kind: str) -> None:
         "Service": {"apiVersion": "v1", "spec": {"ports": [{"port": 80}]}},
         "Secret": {"apiVersion": "v1", "data": {"token": "c2VjcmV0"}},
         "NetworkPolicy": {"apiVersion": "networking.k8s.io/v1", "spec": {"podSelector": {}}},
+        "PodDisruptionBudget": {"apiVersion": "policy/v1", "spec": {"maxUnavailable": 1}},
         "Deployment": {"apiVersion": "apps/v1", "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": pod}},
     }
     path = CHILDREN[kind].format(rig.namespace, "weld")

@@ -1,4 +1,4 @@
-"""The children of an inference as plain dicts: Deployment, Service, NetworkPolicy, control Secret. Pure."""
+"""The children of an inference as plain dicts: Deployment, Service, policies, control Secret. Pure."""
 
 import base64
 from collections.abc import Mapping
@@ -34,7 +34,12 @@ def render(workload: Workload, surroundings: Surroundings) -> list[Manifest]:
     Raises:
         ValueError: the model's URI is none that a worker of Kubernetes can read; the message says why.
     """
-    return [network_policy(workload, surroundings), service(workload), deployment(workload, surroundings)]
+    return [
+        network_policy(workload, surroundings),
+        disruption_budget(workload),
+        service(workload),
+        deployment(workload, surroundings),
+    ]
 
 
 def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
@@ -81,6 +86,21 @@ def network_policy(workload: Workload, surroundings: Surroundings) -> Manifest:
                 {"ports": [{"port": names.DATA_PORT, "protocol": "TCP"}]},
                 {"from": sources, "ports": [{"port": names.CONTROL_PORT, "protocol": "TCP"}]},
             ],
+        },
+    }
+
+
+def disruption_budget(workload: Workload) -> Manifest:
+    """One worker at a time may be evicted, so a node is drained without losing more than one worker's capacity.
+
+    `maxUnavailable` and not `minAvailable`: with one worker the latter would hold up every drain of its node for ever, and who
+    drains a node would delete the pod instead. Workers that do not serve may always be evicted: nothing is lost with them.
+    """
+    return _child("policy/v1", "PodDisruptionBudget", workload, workload.ref.name) | {
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": dict(workload.labels)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
 
