@@ -13,6 +13,7 @@ from yolastic_operator.act import status as folding
 from yolastic_operator.act.changes import Changes, reason_of, written
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
+from yolastic_operator.act.rolling import Rolling
 from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
 from yolastic_operator.model import (
     ConditionUpdate,
@@ -95,8 +96,9 @@ class Loop:
         self._written = InferenceStatus()
         """As written last: events are the way from here to the next."""
         self._written_s: float | None = None
-        self._ensured: tuple[str, int] | None = None
-        """Revision and generation that were applied last."""
+        self._rolling = Rolling()
+        self._ensured: tuple[Workload, int] | None = None
+        """What was applied last, and for which generation."""
         self._ensured_s = 0.0
         self._url: str | None = None
         self._changes = Changes(self._written)
@@ -149,6 +151,8 @@ class Loop:
         self._complaints.clear("look")
 
         work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
+        work = self._rolling.follow(fleet, work, facts.generation, self._monotonic())
+        facts, runtime = replace(facts, spec=work.spec), work.runtime
         try:
             fleet = await self._ensure(work, facts.generation, fleet, previous)
         except ClusterError as error:
@@ -162,6 +166,7 @@ class Loop:
         decision = decide(observation, facts.spec, runtime, self._policy, self._monotonic())
         self._policy = decision.state
         facts = replace(facts, observation=observation, decision=decision, url=self._url)
+        trouble += self._rolling.conditions(observation)
         return await self._act(previous, facts, observation, decision, trouble)
 
     async def _runtime(self, spec: InferenceSpec) -> RuntimeSpec:
@@ -178,7 +183,7 @@ class Loop:
             return None
 
     async def _ensure(self, work: Workload, generation: int, fleet: Fleet, previous: InferenceStatus) -> Fleet:
-        key = (work.revision, generation)
+        key = (work, generation)
         due = self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
         if key == self._ensured and not due and fleet.revision == work.revision and fleet.replicas is not None:
             return fleet

@@ -49,12 +49,16 @@ def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
         propagation_delay_s=surroundings.propagation_delay_s,
         grace_period_s=surroundings.propagation_delay_s + workload.spec.drain.timeout_seconds + GRACE_MARGIN_S,
     )
-    return _child("apps/v1", "Deployment", workload, workload.ref.name) | {
+    child = _child("apps/v1", "Deployment", workload, workload.ref.name)
+    if workload.record:
+        child["metadata"]["annotations"] = {names.ROLLOUT: workload.record}
+    surge = 1 if workload.manner == "Surge" else 0
+    return child | {
         "spec": {
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": dict(workload.labels)},
-            # A new worker is Ready before an old one goes: an update never lowers what is served.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            # Surge: a new worker is Ready before an old one goes, so an update never lowers what is served; else one goes first.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1 - surge}},
             "template": template,
         },
     }
