@@ -5,6 +5,7 @@ import base64
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import aiohttp
@@ -105,6 +106,25 @@ def test_the_size_is_ordered_through_the_scale_and_survives_applying(rig: Rig) -
 
     assert rig.run(scenario) == (3, 3)
     assert rig.child("Deployment")["spec"]["replicas"] == 3
+
+
+def test_how_workers_are_replaced_and_what_is_remembered_is_kept_with_the_deployment(rig: Rig) -> None:
+    ref = rig.make()
+    one_by_one = replace(rig.work(ref), manner="OneByOne", record='{"a":1}')
+
+    async def scenario(cluster: KubernetesCluster) -> None:
+        await cluster.ensure(one_by_one, 2)
+        found = await cluster.fleet(ref)
+        assert (found.manner, found.record) == ("OneByOne", '{"a":1}')
+        before = rig.child("Deployment")
+        await cluster.ensure(replace(one_by_one, manner="Surge", record='{"a":2}'), 2)
+        after = rig.child("Deployment")
+        assert before["spec"]["template"] == after["spec"]["template"], "another manner restarts nobody"
+        assert after["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+        found = await cluster.fleet(ref)
+        assert (found.manner, found.record) == ("Surge", '{"a":2}')
+
+    rig.run(scenario)
 
 
 def test_a_fleet_that_starts_with_none(rig: Rig) -> None:
