@@ -18,6 +18,7 @@ from yolastic_contract.quantity import Quantity
 
 Task = Literal["Detect"]
 URI_PATTERN = r"^(https?://[^\s/?#@]+/\S+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"
+RolloutStrategy = Literal["Auto", "RollingUpdate", "Recreate"]
 Replicas = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -171,6 +172,14 @@ class Drain(Resource):
     """The longest a worker may take to finish what it accepted before it is removed."""
 
 
+class Rollout(Resource):
+    """How workers of a changed spec take the place of the old ones."""
+
+    strategy: RolloutStrategy = "Auto"
+    """RollingUpdate: a new worker is ready before an old one goes; Recreate: one by one, an old one goes first; Auto: the former,
+    and the latter when there is no device for one more."""
+
+
 class InferenceSpec(Resource):
     """What to serve, and within which limits."""
 
@@ -203,6 +212,8 @@ class InferenceSpec(Resource):
     """The accelerator memory one worker may use."""
     drain: Drain = Drain()
     """How a worker leaves."""
+    rollout: Rollout = Rollout()
+    """How workers of a changed spec take the place of the old ones."""
     api_keys_secret_name: DnsName | None = None
     """Secret of the same namespace whose key `keys` says who may ask, in lines `name:sha256[:rate per second[:daily quota]]`."""
 

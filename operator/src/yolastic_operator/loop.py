@@ -13,6 +13,7 @@ from yolastic_operator.act import status as folding
 from yolastic_operator.act.changes import Changes, reason_of, written
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
+from yolastic_operator.act.rolling import Rolling
 from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
 from yolastic_operator.model import (
     ConditionUpdate,
@@ -101,8 +102,9 @@ class Loop:
         self._written = InferenceStatus()
         """As written last: events are the way from here to the next."""
         self._written_s: float | None = None
-        self._ensured: tuple[str, int] | None = None
-        """Revision and generation that were applied last."""
+        self._rolling = Rolling()
+        self._ensured: tuple[Workload, int] | None = None
+        """What was applied last, and for which generation."""
         self._ensured_s = 0.0
         self._url: str | None = None
         self._changes = Changes(self._written)
@@ -157,6 +159,8 @@ class Loop:
         self._complaints.clear("look")
 
         work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
+        work = self._rolling.follow(fleet, work, facts.generation, self._monotonic())
+        facts, runtime = replace(facts, spec=work.spec), work.runtime
         try:
             fleet = await self._ensure(work, facts.generation, fleet, previous)
         except ClusterError as error:
@@ -176,6 +180,7 @@ class Loop:
         decision = leased.with_leases(decision, leases)
         trouble += leased.trouble(leases)
         facts = replace(facts, observation=observation, decision=decision, url=self._url)
+        trouble += self._rolling.conditions(observation)
         pause_s = await self._act(previous, facts, observation, decision, trouble)
         if leases.shared:  # a backlog must be seen at once: the burst is not the worker's to take
             pause_s = min(pause_s, self._settings.lease_turn_s if leases.grants else self._settings.busy_turn_s)
@@ -195,7 +200,7 @@ class Loop:
             return None
 
     async def _ensure(self, work: Workload, generation: int, fleet: Fleet, previous: InferenceStatus) -> Fleet:
-        key = (work.revision, generation)
+        key = (work, generation)
         due = self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
         if key == self._ensured and not due and fleet.revision == work.revision and fleet.replicas is not None:
             return fleet

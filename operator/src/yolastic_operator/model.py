@@ -12,6 +12,8 @@ T = TypeVar("T")
 
 Source = Literal["Prometheus", "Workers"]
 Mode = Literal["Active", "Advisory", "Paused"]
+Manner = Literal["Surge", "OneByOne"]
+"""How workers are replaced. Surge: the new one is ready before an old one goes; OneByOne: an old one goes first."""
 WorkerPhase = Literal["Pending", "Starting", "Ready", "Draining", "Failed", "Terminating"]
 
 
@@ -73,6 +75,8 @@ class Worker:
     failure_reason: str | None = None
     """CamelCase: one of `failure.REASONS`, or the cluster's own (ImagePullBackOff, CrashLoopBackOff, SecretNotFound...)."""
     failure_message: str = ""
+    failures: int = 0
+    """How often it has ended though nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,10 @@ class Fleet:
     workers: tuple[Worker, ...] = ()
     revision: str | None = None
     """Revision the cluster was last told to run."""
+    manner: Manner = "Surge"
+    """How it was told to replace workers of another revision."""
+    record: str = ""
+    """`Workload.record` as it was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,3 +317,6 @@ class Workload:
     runtime: RuntimeSpec
     labels: dict[str, str] = field(default_factory=dict)
     revision: str = ""
+    manner: Manner = "Surge"
+    record: str = ""
+    """Text to store with it, for the operator that comes after a restart."""

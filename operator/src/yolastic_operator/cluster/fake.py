@@ -1,8 +1,8 @@
 """A cluster in memory with workers that follow a tiny model, on a clock that a test moves: the loop in milliseconds.
 
 A worker becomes ready `start_s` after it was made, takes an equal share of `demand_per_s`, and empties `drain_s` after it was
-told to drain. A new revision is rolled out worker by worker, the new one first. With a shared runtime all workers are on the
-device GPU-0, and each waits for its first grant before it starts.
+told to drain. A new revision is rolled out worker by worker, the new one first or, `OneByOne`, the old one. Revisions in `bad`
+never start. With a shared runtime all workers are on the device GPU-0, and each waits for its first grant before it starts.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ class FakeWorker:
     """Since when it drains."""
     failure_reason: str | None = None
     failure_message: str = ""
+    failures: int = 0
     unschedulable: bool = False
     waits: bool = False
     """On a shared device: nothing was granted yet."""
@@ -63,6 +64,8 @@ class FakeCluster:
     """From a drain to nothing in flight."""
     places: int | None = None
     """How many workers find a device; the rest stay unschedulable."""
+    bad: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By sha256 of a model: reason and message with which its workers end, every `start_s`."""
     demand_per_s: float = 0.0
     """Images/s for all of them together."""
     speed: Fit = field(default_factory=lambda: Fit(fixed=0.020, per_image=0.001, samples=20))
@@ -98,8 +101,10 @@ class FakeCluster:
         """The workers as of now."""
         self._fault("fleet")
         self._settle(())
-        revision = self.workload.revision if self.workload else None
-        return Fleet(self.replicas, tuple(self._worker(worker) for worker in self.workers.values()), revision)
+        workers = tuple(self._worker(worker) for worker in self.workers.values())
+        if self.workload is None:
+            return Fleet(self.replicas, workers)
+        return Fleet(self.replicas, workers, self.workload.revision, self.workload.manner, self.workload.record)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size; like a ReplicaSet, what has no place goes first, then what is not ready, then `victims`."""
@@ -185,21 +190,36 @@ class FakeCluster:
             return
         revision = self.workload.revision
         old = [fake.name for fake in self.workers.values() if fake.revision != revision]
+        surges = self.workload.manner == "Surge"
         # Surge 1: while old ones are left there may be one worker more than ordered.
-        allowed = self.replicas + 1 if old and self.replicas else self.replicas
+        allowed = self.replicas + 1 if old and self.replicas and surges else self.replicas
         while len(self.workers) > allowed:
             del self.workers[min(self.workers.values(), key=lambda fake: self._leaves_first(fake, victims)).name]
         while len(self.workers) < self.replicas:
             self._make(revision)
         old = [name for name in old if name in self.workers]
         new = [fake for fake in self.workers.values() if fake.revision == revision]
-        if old and all(self._ready(fake) for fake in new):
+        if not surges:
+            self._replace_one(old)
+        elif old and all(self._ready(fake) for fake in new):
+            idle = [name for name in old if not self._ready(self.workers[name])]
             if len(self.workers) > self.replicas:
-                del self.workers[old[0]]
+                del self.workers[(idle or old)[0]]
             if len(new) < self.replicas:
                 self._make(revision)
+        for fake in self.workers.values():
+            if fake.failure_reason is not None:
+                fake.failures = int((self.clock() - fake.created_s) / self.start_s)
         for index, fake in enumerate(self.workers.values()):
             fake.unschedulable = self.places is not None and index >= self.places
+
+    def _replace_one(self, old: Sequence[str]) -> None:
+        """At most one worker less than ordered serves; an old one that does not serve goes first."""
+        idle = [name for name in old if not self._ready(self.workers[name])]
+        gone = idle[:1] or (list(old[:1]) if all(self._ready(fake) for fake in self.workers.values()) else [])
+        for name in gone:
+            del self.workers[name]
+            self._make(self.workload.revision if self.workload else "")
 
     def _leaves_first(self, fake: FakeWorker, victims: Sequence[str]) -> tuple[bool, bool, bool, float]:
         return (not fake.unschedulable, self._ready(fake), fake.name not in victims, -fake.created_s)
@@ -212,6 +232,9 @@ class FakeCluster:
         fake = FakeWorker(f"worker-{self._made}", revision, now_s, now_s + self.start_s, own)
         if self.workload is not None and self.workload.runtime.shared:
             fake.waits, fake.starts_s = True, inf
+        failure = self.bad.get(self.workload.spec.model.sha256) if self.workload else None
+        if failure is not None:
+            fake.starts_s, (fake.failure_reason, fake.failure_message) = inf, failure
         self.workers[fake.name] = fake
 
     def _ready(self, fake: FakeWorker) -> bool:
@@ -235,6 +258,7 @@ class FakeCluster:
             unschedulable=fake.unschedulable,
             failure_reason=fake.failure_reason,
             failure_message=fake.failure_message,
+            failures=fake.failures,
         )
 
     def _state(self, fake: FakeWorker) -> WorkerState:

@@ -32,6 +32,7 @@ _PLURALS: Final = {
     "Service": "api/v1/namespaces/{}/services",
     "Secret": "api/v1/namespaces/{}/secrets",
     "NetworkPolicy": "apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "PodDisruptionBudget": "apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "Pod": "api/v1/namespaces/{}/pods",
     "Event": "apis/events.k8s.io/v1/namespaces/{}/events",
     "YoloInference": f"apis/{names.API_VERSION}/namespaces/{{}}/{names.INFERENCE_PLURAL}",
