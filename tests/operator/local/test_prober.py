@@ -6,10 +6,12 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 import pytest
 
@@ -28,6 +30,10 @@ SIMULATED = RuntimeSpec(
     backend="Simulated",
     simulate="fixed_ms=10,per_image_ms=5,memory_fixed_mib=600,memory_per_image_mib=60,memory_limit_mib=4096",
 )
+FULL = SIMULATED.model_copy(
+    update={"shared": True, "simulate": (SIMULATED.simulate or "").replace("memory_limit_mib=4096", "memory_limit_mib=2000")}
+)
+"""A shared device with 1,800 MiB within the headroom: a worker with a batch of 8 takes 1,080, one with 2 takes 720."""
 PROBES_PER_S = 20.0
 
 
@@ -77,14 +83,14 @@ class Fleet:
             await asyncio.sleep(0.05)
 
 
-def probe(scenario: Callable[[Fleet], Awaitable[None]], size: int) -> list[Answer]:
+def probe(scenario: Callable[[Fleet], Awaitable[None]], size: int, runtime: RuntimeSpec = SIMULATED) -> list[Answer]:
     """Play a scenario beside a constant rate, from the moment `size` workers serve; what became of the requests."""
     answers: list[Answer] = []
     began_s = 0.0
 
     async def scene() -> None:
         nonlocal began_s
-        async with asyncio.timeout(150), LocalCluster(port=0, runtimes={"simulated": SIMULATED}) as cluster:
+        async with asyncio.timeout(150), LocalCluster(port=0, runtimes={"simulated": runtime}) as cluster:
             fleet = Fleet(cluster, make_spec(replicas=size))
             turning = asyncio.create_task(fleet.turn_on())
             await fleet.reach(make_spec(replicas=size), size)
@@ -144,6 +150,55 @@ def test_a_model_that_cannot_be_served_goes_back_and_the_old_one_never_stops(tmp
         await fleet.reach(make_spec(replicas=1, queue={"maxLength": 128}), 1)
 
     assert_none_failed(probe(scenario, 1))
+
+
+@asynccontextmanager
+async def crowd(url: str, statuses: list[int], clients: int = 24) -> AsyncIterator[None]:
+    """Clients that ask without a pause: more than a base batch of images waits all the time."""
+    image = (EXAMPLES / "images/shapes-00.jpg").read_bytes()
+
+    async def client(session: aiohttp.ClientSession) -> None:
+        while True:
+            async with session.post(url, data=image, headers={"Content-Type": "image/jpeg"}) as answer:
+                statuses.append(answer.status)
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        asking = [asyncio.create_task(client(session)) for _ in range(clients)]
+        try:
+            yield
+        finally:
+            for task in asking:
+                task.cancel()
+            ended = await asyncio.gather(*asking, return_exceptions=True)
+    assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
+
+
+async def lent(worker: Worker, ceiling: int) -> None:
+    """Wait until a worker may run batches of so many images."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"http://{worker.address}:{worker.control_port}/state") as answer:
+                if (await answer.json())["ceiling"]["ceiling"] >= ceiling:
+                    return
+            await asyncio.sleep(0.05)
+
+
+@pytest.mark.timeout(180)
+def test_on_a_full_shared_device_the_old_worker_gives_memory_back_for_the_new_one() -> None:
+    statuses: list[int] = []
+
+    async def scenario(fleet: Fleet) -> None:
+        (before,) = (await fleet.cluster.fleet(REF)).workers
+        async with crowd(f"{await fleet.cluster.url(REF)}/predict", statuses):
+            # How much a batch gains would be measured on this host, whose load is not the matter here.
+            fixed = {"maxSize": 8, "policy": "Fixed"}
+            fleet.spec, fleet.generation = make_spec(replicas=1, batching=fixed), fleet.generation + 1
+            await lent(before, 8)
+            (after,) = await fleet.reach(make_spec(replicas=1, batching=fixed, queue={"maxLength": 128}), 1)
+        assert after.name != before.name
+
+    assert_none_failed(probe(scenario, 1, FULL))
+    assert set(statuses) == {200}
 
 
 @pytest.mark.timeout(180)
