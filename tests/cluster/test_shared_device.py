@@ -12,7 +12,7 @@ PACE = "fixed_ms=200,per_image_ms=5,memory_fixed_mib=4096,memory_per_image_mib=2
 BUDGET_MIB = 18432 * 0.9
 """Room for one base of 8 and one burst of 32: 5696 and 10496 MiB."""
 WITHIN_S = 15.0
-"""Asking a worker through `kubectl exec` takes its time on a busy machine; how soon a burst is lent is a figure of `make bench`."""
+"""Asking through `kubectl exec` takes its time on a busy machine; how soon a burst is lent is a figure of `make bench`."""
 
 
 def test_bursts_are_lent_in_turn(
