@@ -54,9 +54,9 @@ class Deps:
     """Called when an inference is gone."""
     turn_s: float = 5.0
     """Pause after a turn that failed in an unforeseen way, seconds."""
+    bells: dict[Key, Bell] = field(default_factory=dict)
     pod_gone: Callable[[Key, str], None] = lambda key, pod: None
     """Called when a pod of an inference is no more."""
-    bells: dict[Key, Bell] = field(default_factory=dict)
 
     def wake(self, key: Key | None) -> None:
         """Let the loop of an inference turn now."""
