@@ -80,9 +80,10 @@ def test_with_every_accelerator_in_use_it_goes_one_by_one(
         assert inference.status["model"] == {"sha256": digest(OTHER), "task": "Detect", "loadedReplicas": 2}
         assert not before & names_of(inference)
 
-        # No device for it either: one worker has to go for it, and comes back; the other never stops.
+    # No device for a bad model either: one worker has to go for it, and comes back; the other never stops.
+    models.put("broken.onnx", NO_MODEL)
+    with nothing_fails(client, inference):
         before = names_of(inference)
-        models.put("broken.onnx", NO_MODEL)
         change_model(inference, models.http_uri("broken.onnx"), digest(NO_MODEL))
         message = inference.await_condition("Progressing", "False", "RolledBack", timeout_s=120)
         assert "UnsupportedModel" in message
