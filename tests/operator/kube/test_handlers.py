@@ -1,6 +1,7 @@
 """What wakes a loop, and what it survives; without an API server."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -145,3 +146,14 @@ def test_only_late_loops_are_unhealthy() -> None:
     assert heartbeat.late(300) == ["a"]
     heartbeat.end("a")
     assert heartbeat.late(300) == []
+
+
+def test_an_outage_of_the_server_is_waited_out_and_its_end_is_noticed_within_a_turn() -> None:
+    chosen = kopf.OperatorSettings()
+    handlers.configure(chosen)
+    pauses: Any = chosen.networking.error_backoffs
+    for _ in range(2):  # every request begins anew
+        first = list(itertools.islice(pauses, 1000))
+        assert len(first) == 1000
+        assert first[0] < 1
+        assert max(first) < 5.0
