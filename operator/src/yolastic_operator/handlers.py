@@ -107,7 +107,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.label_selectors[DEPLOYMENTS] = selector
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
-    # By default the pauses grow to 21 s, and after a minute of errors the process ends: an outage would be over before it is noticed.
+    # By default the pauses grow to 21 s, and after a minute of errors the process ends.
     settings.networking.error_backoffs = Pauses()
     # Otherwise an object may look dead for ten minutes after an outage of the API server.
     settings.queueing.error_delays = [1, 2, 5, 10, 30, 60]

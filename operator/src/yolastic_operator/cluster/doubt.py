@@ -1,9 +1,9 @@
 """When what the watches showed cannot be the whole truth, a list is due at once instead of at the next resync. No I/O.
 
 A watch that stands still, or that began anew after the server had forgotten its place, may have missed pods that came or went.
-Three things give it away: another number of workers than was ordered, a ready worker that does not answer, and a worker that says
-it is ready while its pod is not shown so. All three are usual for a moment, and some last (a quota, a hung worker): a list that told
-nothing new is repeated ever more rarely.
+Three things give it away: another number of workers than was ordered, a ready worker that does not answer, and a worker that
+says it is ready while its pod is not shown so. All three are usual for a moment, and some last (a quota, a hung worker): a list
+that told nothing new is repeated ever more rarely.
 """
 
 from collections.abc import Callable
