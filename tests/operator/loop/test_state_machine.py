@@ -156,7 +156,7 @@ class Stage:
             return False
         serving = {name: fake for name, fake in self.cluster.workers.items() if self.cluster._ready(fake)}
         if self.scrapes.fault == "partial":
-            serving.pop(next(iter(self.cluster.workers)), None)
+            serving.pop(next(iter(self.cluster.workers), ""), None)
         quiet = "state" in self.cluster.faults
         return any(quiet or fake.hangs or fake.broken or fake.state_change for fake in serving.values())
 
