@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,8 +28,19 @@ PODS: Final = ("", "v1", "pods")
 
 MIN_PAUSE_S: Final = 0.5
 """Between two turns at least: a burst of events makes one turn, seconds."""
+LONGEST_PAUSE_S: Final = 4.0
+"""Between two attempts at a watch or a list that failed, seconds: less than a turn."""
 STALLED_AFTER_S: Final = 300.0
 """A loop that has not ended a turn for this long is stuck, and the process is restarted, seconds."""
+
+
+class Pauses:
+    """Between attempts at a request of kopf's own, seconds: without an end, and never longer than a turn."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.5, 1.0, 2.0)
+        while True:
+            yield LONGEST_PAUSE_S
 
 
 @dataclass(slots=True)
@@ -98,6 +109,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.label_selectors[DEPLOYMENTS] = selector
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
+    # By default the pauses grow to 21 s, and after a minute of errors the process ends.
+    settings.networking.error_backoffs = Pauses()
     # Otherwise an object may look dead for ten minutes after an outage of the API server.
     settings.queueing.error_delays = [1, 2, 5, 10, 30, 60]
     settings.execution.default_backoff = 5
