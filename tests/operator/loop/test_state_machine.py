@@ -249,9 +249,11 @@ class History(RuleBasedStateMachine):
             fake.state_change = LIES[fault]
         self.turns(2)
 
-    @precondition(lambda self: len(self.it.cluster.workers) > 2)
     @rule(number=st.integers(0, 5), load=st.floats(0.0, 0.4))
     def the_load_goes_while_one_is_silent(self, number: int, load: float) -> None:
+        self.heal()
+        self.it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+        self.turns(12)
         self.it.scrapes.fault = "gone"
         self.pick(number).broken = "connection refused"
         self.it.cluster.demand_per_s = load * CAPACITY_PER_S
