@@ -108,7 +108,8 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
         cluster.forget(ref)
         metrics.forget(ref)
 
-    return handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds)
+    watched = max(len(own.namespaces), 1)
+    return handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds, watched)
 
 
 async def _check_resources(api: KubernetesApi) -> None:
