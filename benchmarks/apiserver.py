@@ -24,7 +24,8 @@ def binaries() -> Path | None:
     return found[-1].parent if found else None
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -67,7 +68,7 @@ def api_server(folder: Path) -> Iterator[Path]:
         RuntimeError: it did not come up within 30 s.
     """
     state = Path(tempfile.mkdtemp(prefix="apiserver-"))
-    clients, peers, port, token = _free_port(), _free_port(), _free_port(), secrets.token_hex(16)
+    clients, peers, port, token = free_port(), free_port(), free_port(), secrets.token_hex(16)
     (state / "tokens.csv").write_text(f"{token},bench,bench,system:masters\n")
     etcd = [
         str(folder / "etcd"), "--data-dir", str(state / "etcd"), "--unsafe-no-fsync", "--listen-client-urls", f"http://127.0.0.1:{clients}",

@@ -118,7 +118,8 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
         metrics.forget(ref)
         accounts.forget(ref, time.monotonic())
 
-    deps = handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds)
+    watched = max(len(own.namespaces), 1)
+    deps = handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds, watched)
     deps.pod_gone = accounts.gone
     return deps
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import aiohttp
 import kopf
 from pydantic import ValidationError
 
@@ -30,6 +31,10 @@ MIN_PAUSE_S: Final = 0.5
 """Between two turns at least: a burst of events makes one turn, seconds."""
 LONGEST_PAUSE_S: Final = 4.0
 """Between two attempts at a watch or a list that failed, seconds: less than a turn."""
+CONNECTIONS: Final = 16
+"""kopf's requests to the API server at once, beside the watches: by itself it opens a connection, a quarter of a megabyte, for
+every object that is there at the start."""
+_WATCHES: Final = 4
 STALLED_AFTER_S: Final = 300.0
 """A loop that has not ended a turn for this long is stuck, and the process is restarted, seconds."""
 
@@ -65,6 +70,8 @@ class Deps:
     """Called when an inference is gone."""
     turn_s: float = 5.0
     """Pause after a turn that failed in an unforeseen way, seconds."""
+    namespaces: int = 1
+    """Namespaces that are watched each by itself; 1 also for all of them together."""
     bells: dict[Key, Bell] = field(default_factory=dict)
     pod_gone: Callable[[Key, str], None] = lambda key, pod: None
     """Called when a pod of an inference is no more."""
@@ -121,15 +128,14 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 def _register_connection(registry: kopf.OperatorRegistry, deps: Deps) -> None:
     @kopf.on.login(registry=registry, id="login", backoff=5.0)
-    async def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    async def login(**kwargs: Any) -> kopf.AiohttpSession | None:
         info = kopf.login_with_service_account(**kwargs)
-        if info is None:
-            return kopf.login_with_kubeconfig(**kwargs)
         # By address: a cluster whose DNS is down still scales.
         host, port = os.environ.get("KUBERNETES_SERVICE_HOST"), os.environ.get("KUBERNETES_SERVICE_PORT", "443")
-        if not host:
-            return info
-        return dataclasses.replace(info, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
+        if info is not None and host:
+            info = dataclasses.replace(info, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")
+        info = info or kopf.login_with_kubeconfig(**kwargs)
+        return None if info is None else _session(info, CONNECTIONS + _WATCHES * deps.namespaces)
 
     # Any other error mode repeats a failing probe for minutes instead of answering it.
     @kopf.on.probe(registry=registry, id="heartbeat", errors=kopf.ErrorsMode.PERMANENT)
@@ -138,6 +144,19 @@ def _register_connection(registry: kopf.OperatorRegistry, deps: Deps) -> None:
         if late:
             raise kopf.PermanentError(f"no turn for {STALLED_AFTER_S:g} s: {', '.join(late)}")
         return "ok"
+
+
+def _session(info: kopf.ConnectionInfo, connections: int) -> kopf.AiohttpSession:
+    """The credentials with a session of so many connections; kopf closes it when they are replaced."""
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections, ssl=info.as_ssl_context()),
+        headers=info.as_http_headers(),
+        proxy=info.proxy_url,
+        trust_env=bool(info.trust_env),
+    )
+    return kopf.AiohttpSession(
+        server=info.server, default_namespace=info.default_namespace, priority=info.priority, aiohttp_session=session
+    )
 
 
 def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:

@@ -235,11 +235,14 @@ class Loop:
         return min(self._settings.busy_turn_s, self._settings.turn_s) if busy else self._settings.turn_s
 
     async def _publish(self, status: InferenceStatus) -> None:
-        self._status = status
+        last, self._status = self._status, status
         now_s = self._monotonic()
         since_s = math.inf if self._written_s is None else now_s - self._written_s
-        if since_s <= self._settings.ages_every_s and folding.same_but_for_ages(status, self._written):
-            return
+        if since_s <= self._settings.ages_every_s and folding.same_but_for_explanation(status, self._written):
+            # Other words that come to the same are told once they have held for a turn: a gust is gone by then.
+            passing = last is not None and not folding.same_explanation(status, last)
+            if passing or folding.same_explanation(status, self._written):
+                return
         if since_s < self._settings.status_every_s and folding.same_but_for_numbers(status, self._written):
             return
         try:

@@ -14,10 +14,14 @@ from yolastic_cli.simulate.closed_loop import Run, Settings
 from yolastic_cli.simulate.device import LARGE, T4, Device
 from yolastic_cli.simulate.factory import Claim, percentile
 from yolastic_cli.simulate.fleet import FleetRules
-from yolastic_cli.simulate.sizing import Hpa, OwnDecision, Sizing
+from yolastic_cli.simulate.sizing import Hpa, Oracle, OwnDecision, Sizing
 from yolastic_cli.simulate.worker import WorkerRules
+from yolastic_contract.names import buckets_up_to
+from yolastic_operator.policy.ceiling import efficiency_bound, latency_bound
 
 START_S: Final = 40.0
+TARGET: Final = 0.8
+"""`targetLoadPercent`, as it is by default."""
 MAX_REPLICAS: Final = 12
 _STEP_S: Final = 60.0
 """The first minute of a step: nobody's new workers are ready before most of it has passed."""
@@ -63,6 +67,8 @@ class Comparison:
     outcomes: tuple[Outcome, ...]
     best: Outcome
     """The other one with the fewest misses; of equals that with the fewest device hours."""
+    oracle: Outcome
+    """Of an order at the very instant the load changes: what nobody without foresight can beat within the same behavior."""
     claims: tuple[Claim, ...]
     images: int
     seed: int
@@ -120,13 +126,22 @@ def baselines() -> tuple[Sizing, ...]:
 def play(day: Day, seed: int = 7, others: Sequence[Sizing] | None = None) -> Comparison:
     """Simulate the day once for each way of sizing, with the same images."""
     outcomes = []
-    for sizing in (OwnDecision(), *(baselines() if others is None else others)):
+    for sizing in (OwnDecision(), *(baselines() if others is None else others), oracle(day)):
         run = Run(_settings(day, seed), sizing).play()
         outcomes.append(_outcome(sizing.name, run, day))
         images = len(run.fleet.tally.latency_s)
-    own, *rest = outcomes
+    own, *rest, bound = outcomes
     best = min(rest, key=lambda outcome: (round(outcome.misses, 5), outcome.device_hours))
-    return Comparison(day, tuple(outcomes), best, claims(day, own, best), images, seed)
+    return Comparison(day, (own, *rest), best, bound, claims(day, own, best), images, seed)
+
+
+def oracle(day: Day) -> Oracle:
+    """Who orders at the very instant, for the load the operator aims for at the ceiling it grants."""
+    fit, largest = day.device.fit, WorkerRules(day.device).max_batch
+    bounds = (latency_bound(fit, day.objective_s), efficiency_bound(fit), largest)
+    ceiling = max(bucket for bucket in buckets_up_to(largest) if bucket <= min(bound for bound in bounds if bound is not None))
+    per_worker_per_s = TARGET * ceiling / fit.at(ceiling)
+    return Oracle(day.phases, per_worker_per_s, START_S, minimum=1, maximum=MAX_REPLICAS)
 
 
 def claims(day: Day, own: Outcome, best: Outcome) -> tuple[Claim, ...]:

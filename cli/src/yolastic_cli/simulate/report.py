@@ -67,12 +67,21 @@ def show_day(found: Comparison, console: Console) -> None:
     table = Table()
     for name in ("sized by", "misses", "p95", "device hours", "scale events", "most workers"):
         table.add_column(name, no_wrap=True)
-    for one in found.outcomes:
+    for one in (*found.outcomes, found.oracle):
         best = " (best other)" if one is found.best else ""
         table.add_row(
             one.name + best, f"{one.misses:.3%}", _ms(one.p95_s), f"{one.device_hours:.2f}", f"{one.changes}", f"{one.most}"
         )
+        table.add_section() if one is found.outcomes[-1] else None
     console.print(table)
+    own, best_misses, least = found.outcomes[0].misses, found.best.misses, found.oracle.misses
+    console.print(
+        f"{found.oracle.name.capitalize()} the load changes, the right number with the same start and behavior, still misses "
+        f"{least:.2%}: nobody without foresight misses less.\nAbove that: Yolastic {max(own - least, 0):.2%}, the best other "
+        f"{max(best_misses - least, 0):.2%}.",
+        highlight=False,
+        soft_wrap=True,
+    )
     show_claims(found.claims, console)
 
 

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from math import ceil, inf
 from typing import Final, Literal, Protocol
 
+from yolastic_cli.load import Phase
 from yolastic_cli.simulate.fleet import Fleet
 from yolastic_contract.behavior import Behavior
 from yolastic_operator.policy import behavior as rules
@@ -57,6 +59,54 @@ class Plan:
     def replicas(self, now_s: float, fleet: Fleet) -> int | None:
         """What the plan says for now."""
         return max(((at_s, size) for at_s, size in self.sizes if at_s <= now_s), default=self.sizes[0])[1]
+
+
+class Oracle:
+    """Knows the rate of every phase the moment it begins, and nothing of the next one: what nobody without foresight can beat.
+
+    It orders at once what the rate asks for when a worker ordered now is ready, within the same behavior as the others, so that
+    what it misses is the price of starting a worker.
+    """
+
+    def __init__(self, phases: Sequence[Phase], per_worker_per_s: float, start_s: float, *, minimum: int, maximum: int) -> None:
+        """`per_worker_per_s`: images/s a worker should carry; `start_s`: from an order to Ready."""
+        self.name = "order at the very instant"
+        self._phases, self._per_worker_per_s, self._start_s = phases, per_worker_per_s, start_s
+        self._minimum, self._maximum = minimum, maximum
+        self._starts_s = tuple(accumulate((phase.seconds for phase in phases), initial=0.0))
+        self._history = History()
+        self._decided_s = -inf
+        self._desired: int | None = None
+
+    def due_s(self, now_s: float) -> float:
+        """Every second, and whenever a phase begins."""
+        return next((at_s for at_s in self._starts_s if now_s < at_s < now_s + 1.0), now_s + 1.0)
+
+    def replicas(self, now_s: float, fleet: Fleet) -> int | None:
+        """The size after windows, rates and bounds."""
+        current = fleet.ordered if self._desired is None else self._desired
+        if now_s <= self._decided_s:
+            return current
+        self._decided_s = now_s
+        wanted = max(ceil(self._rate_per_s(now_s) / self._per_worker_per_s), 1)
+        self._history = rules.first_seen(self._history, current, now_s)
+        clamped = rules.clamp(
+            wanted, current=current, minimum=self._minimum, maximum=self._maximum, behavior=None, history=self._history,
+            now_s=now_s,
+        )  # fmt: skip
+        self._history = rules.remember_recommendation(self._history, wanted, None, now_s)
+        self._history = rules.remember_scale(self._history, clamped.replicas - current, None, now_s)
+        self._desired = clamped.replicas
+        return self._desired
+
+    def _rate_per_s(self, now_s: float) -> float:
+        """The highest of this phase from now until a worker ordered now is ready."""
+        for phase, start_s in zip(self._phases, self._starts_s, strict=False):
+            if start_s <= now_s < start_s + phase.seconds:
+                slope = (phase.to_per_s - phase.from_per_s) / phase.seconds
+                now_per_s = phase.from_per_s + slope * (now_s - start_s)
+                return max(now_per_s, now_per_s + slope * min(self._start_s, start_s + phase.seconds - now_s))
+        return self._phases[-1].to_per_s
 
 
 Metric = Literal["busy", "queue", "total queue"]

@@ -40,6 +40,8 @@ BOUND_NOISE: Final = 0.1
 BOUND_NOISE_IMAGES: Final = 2
 LOAD_NOISE: Final = 0.05
 """The same for the load ratio, absolute."""
+_TELLS_LOAD: Final = frozenset({"ScalingActive", "ScalingLimited"})
+"""Conditions that say how the size follows from the load."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def fold(previous: InferenceStatus, facts: Facts) -> InferenceStatus:
             update["batch"] = _batch(previous.batch, facts.observation, facts.decision.ceiling)
             update["memory"] = _memory(previous.memory, facts.observation, facts.decision.ceiling)
             update["latency"] = _latency(previous.latency, facts.decision.ceiling)
-    return previous.model_copy(update=update)
+    return _steady_words(previous, previous.model_copy(update=update))
 
 
 def with_conditions(
@@ -136,12 +138,33 @@ def with_conditions(
     return previous.model_copy(update=update)
 
 
-def same_but_for_ages(one: InferenceStatus, other: InferenceStatus) -> bool:
-    """The two differ at most in the numbers of their explanations: nothing to write at all."""
-    before, after = (status.autoscaling for status in (one, other))
-    if _about(before.explanation) != _about(after.explanation):
-        return False
-    return other == one.model_copy(update={"autoscaling": before.model_copy(update=_explained(after))})
+def _steady_words(previous: InferenceStatus, now: InferenceStatus) -> InferenceStatus:
+    """The status whose sum in words keeps its numbers as long as the load and every size in it are the same, noise apart."""
+    was, known = previous.autoscaling, {condition.type: condition for condition in previous.conditions}
+    sizes = ("replicas", "ready_replicas", "desired_replicas")
+    moved = any(getattr(previous, name) != getattr(now, name) for name in sizes)
+    if moved or (was.metrics, was.recommended_replicas) != (now.autoscaling.metrics, now.autoscaling.recommended_replicas):
+        return now
+    conditions = [
+        condition.model_copy(update={"message": before.message})
+        if (before := known.get(condition.type)) is not None
+        and condition.type in _TELLS_LOAD
+        and before.reason == condition.reason
+        and _without_numbers(before.message) == _without_numbers(condition.message)
+        else condition
+        for condition in now.conditions
+    ]
+    return now.model_copy(update={"conditions": conditions})
+
+
+def same_but_for_explanation(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """The two differ at most in how they explain the same decision."""
+    return other == one.model_copy(update={"autoscaling": one.autoscaling.model_copy(update=_explained(other.autoscaling))})
+
+
+def same_explanation(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """The two explain with the same words, whatever the numbers."""
+    return _about(one.autoscaling.explanation) == _about(other.autoscaling.explanation)
 
 
 def same_but_for_numbers(one: InferenceStatus, other: InferenceStatus) -> bool:

@@ -19,6 +19,8 @@ Body = dict[str, Any]
 Count = Callable[[str, str], None]
 
 REQUEST_TIMEOUT_S: Final = 30.0
+CONNECTIONS: Final = 16
+"""Requests at once; the others wait for a free connection, each of which takes a quarter of a megabyte."""
 _MERGE: Final = "application/merge-patch+json"
 _NO_ANSWER: Final = "none"
 
@@ -104,6 +106,7 @@ async def connect(count: Count, kubeconfig: str | None = None) -> AsyncIterator[
         ClusterError: neither is there.
     """
     configuration = Configuration()
+    configuration.connection_pool_maxsize = CONNECTIONS
     try:
         await _configure(configuration, kubeconfig)
     except (ConfigException, OSError) as error:

@@ -1,9 +1,12 @@
 """The cluster verbs on Kubernetes: server-side apply, the scale subresource, the control ports of pods."""
 
+import hashlib
+import json
 import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -41,6 +44,15 @@ _PLURALS: Final = {
 _RUNTIMES: Final = f"/apis/{names.API_VERSION}/{names.RUNTIME_PLURAL}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    """A child as it was applied, and what tells that it is still like that."""
+
+    digest: str
+    """Of the manifest, which is ten times as long."""
+    marks: tuple[Any, ...]
+
+
 class KubernetesCluster:
     """Speaks `Cluster`. Reads pods, Deployments and runtimes from what the watches showed and lists what they did not."""
 
@@ -70,8 +82,8 @@ class KubernetesCluster:
         """Control tokens in the order to try them."""
         self._missing: dict[str, float] = {}
         """Runtimes that were asked for, with the time from which to ask again."""
-        self._mine: set[tuple[Ref, str]] = set()
-        """Children that were seen not to be somebody else's."""
+        self._applied: dict[tuple[Ref, str], _Applied] = {}
+        """Children as they were applied last, by kind."""
 
     async def runtime(self, name: str) -> RuntimeSpec | None:
         """The runtime of that name, or None. Raises RefusedError for one that this version cannot read."""
@@ -98,13 +110,11 @@ class KubernetesCluster:
         await self._ensure_secret(workload)
         for child in children:
             if child["kind"] == "Deployment":
-                await self._apply_deployment(child, replicas)
+                await self._apply_deployment(workload.ref, child, replicas)
                 continue
-            mine = (workload.ref, child["kind"])
-            if mine not in self._mine:
-                await self._owned(child)
-            await self._api.apply(_path(child), child)
-            self._mine.add(mine)
+            live = await self._owned(child)
+            if not self._stands(workload.ref, child, live):
+                self._applied[workload.ref, child["kind"]] = _applied(child, await self._api.apply(_path(child), child))
 
     async def fleet(self, ref: Ref) -> Fleet:
         """The size ordered and the workers there are, from the watches where they have shown them."""
@@ -179,18 +189,27 @@ class KubernetesCluster:
     def forget(self, ref: Ref) -> None:
         """The inference is gone: drop what was kept about it."""
         self._tokens.pop(ref, None)
-        self._mine = {item for item in self._mine if item[0] != ref}
+        self._applied = {key: applied for key, applied in self._applied.items() if key[0] != ref}
         self._doubts.forget(ref)
         self._cache.forget(ref)
 
-    async def _apply_deployment(self, manifest: Manifest, replicas: int) -> None:
-        path = _path(manifest)
-        if await self._owned(manifest) is None:
+    def _stands(self, ref: Ref, manifest: Manifest, live: Manifest | None) -> bool:
+        """This very manifest was applied before and nobody has touched the child since: applying it again would write nothing."""
+        return live is not None and self._applied.get((ref, manifest["kind"])) == _applied(manifest, live)
+
+    async def _apply_deployment(self, ref: Ref, manifest: Manifest, replicas: int) -> None:
+        path, live = _path(manifest), await self._owned(manifest)
+        if live is not None and self._stands(ref, manifest, live):
+            self._cache.put("deployment", live)
+            return
+        if live is None:
             # Applied without a size it would start one worker, whatever is wanted; applied with a size it would be reset to 1
             # when the size is left out later. So a second manager takes the size over and keeps it when the first lets go.
             await self._api.apply(path, manifests.with_replicas(manifest, replicas))
             await self._api.apply(path, manifests.only_replicas(manifest, replicas), manager=SCALE_MANAGER)
-        self._cache.put("deployment", await self._api.apply(path, manifest))
+        applied = await self._api.apply(path, manifest)
+        self._applied[ref, "Deployment"] = _applied(manifest, applied)
+        self._cache.put("deployment", applied)
 
     async def _ensure_secret(self, workload: Workload) -> None:
         """Make or replace the control token where that is due."""
@@ -268,6 +287,19 @@ def _same_secret(live: Manifest, wanted: Manifest) -> bool:
 def _same_owner(live: Manifest, wanted: Manifest) -> bool:
     owners = [owner.get("uid") for owner in live["metadata"].get("ownerReferences") or []]
     return owners == [owner["uid"] for owner in wanted["metadata"]["ownerReferences"]]
+
+
+def _applied(manifest: Manifest, live: Manifest) -> _Applied:
+    """What changes when anybody but the cluster's own controllers changes the object.
+
+    The status of a Deployment moves its resourceVersion, so its generation counts, which the spec moves; and what the generation
+    does not see.
+    """
+    digest, metadata = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest(), live["metadata"]
+    if manifest["kind"] != "Deployment":
+        return _Applied(digest, (metadata["uid"], metadata["resourceVersion"]))
+    seen = (metadata["uid"], metadata["generation"], metadata.get("labels"), metadata.get("ownerReferences"))
+    return _Applied(digest, seen)
 
 
 def _path(manifest: Manifest) -> str:
