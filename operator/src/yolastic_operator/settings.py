@@ -45,7 +45,7 @@ class Settings:
     """Where the operator runs; its pods may reach the workers' control ports. Default: the namespace of its service account."""
 
     monitoring_namespace_labels: Mapping[str, str] = field(default_factory=dict)
-    """Labels (`key=value`, separated by commas) of the namespaces whose pods may scrape the control ports; empty: none."""
+    """Labels (`key=value`, separated by commas) of the namespaces whose pods may reach the metrics ports; empty: none."""
 
     instance: str = "yolastic-operator"
     """Names this process in events; the chart gives the pod's name."""
