@@ -5,6 +5,7 @@ for its memory: time comes in as an argument, bells are functions. Nothing is wr
 from the workers' `/state` again, and until all have spoken nobody is given more.
 """
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -18,7 +19,7 @@ from yolastic_operator.policy.ledger import Claim, Share, Sharing
 PRESSING_S: Final = 1.0
 """A backlog that was small for longer than this gives way to one that is not."""
 FORGOTTEN_S: Final = 300.0
-"""Workers of an inference that was deleted count this long, unless they are seen to go: longer than they are given to end."""
+"""Workers that are to end and are not heard of count at least this long, unless they are seen to go; seconds."""
 
 Key = tuple[str, str]
 """Namespace and name of an inference."""
@@ -36,6 +37,8 @@ class Wants:
     headroom_percent: int = 10
     device_bytes: int | None = None
     """Declared; None: as the workers say."""
+    ends_s: float = 0.0
+    """The longest its workers may take to end, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,24 @@ class _Account:
     state: WorkerState
     seen_s: float
     """When it was first seen."""
+    ends_s: float = FORGOTTEN_S
+    """From the order to end to when it has, at the most."""
     sent: CeilingGrant | None = None
     """Sent, and not shown in `/state` yet."""
     sent_bytes: int = 0
     """The most of what was sent since it last confirmed."""
     until_s: float | None = None
     """Nobody looks at it any more: it counts until then."""
+
+
+@dataclass(slots=True)
+class _Silence:
+    """A worker that has not said what it holds."""
+
+    ends_s: float
+    """As in `_Account`."""
+    until_s: float = math.inf
+    """It counts until then."""
 
 
 class Accounts:
@@ -101,9 +116,11 @@ class Accounts:
         self._expected = expected
         self._first_s: float | None = None
         self._accounts: dict[_Id, _Account] = {}
-        self._silent: set[_Id] = set()
+        self._silent: dict[_Id, _Silence] = {}
         """Workers from before, which have not said yet what they hold."""
         self._told: set[Key] = set()
+        self._forgotten: dict[Key, float] = {}
+        """Inferences that are gone, and how long they are kept at least: nobody waits for their turn though pods may be left."""
         self._bells: dict[Key, Callable[[], None]] = {}
         self._serial = 0
 
@@ -115,15 +132,20 @@ class Accounts:
         """The inference is gone; its workers go a little later."""
         key = _key(ref)
         self._bells.pop(key, None)
-        self._told.discard(key)
+        if key in self._told:
+            self._told.discard(key)
+            self._forgotten[key] = now_s + FORGOTTEN_S
         for one, account in self._accounts.items():
             if one[:2] == key:
                 account.claim = replace(account.claim, stage="Fixed")
-                account.until_s = now_s + FORGOTTEN_S
+                account.until_s = now_s + account.ends_s
+        for one, silence in self._silent.items():
+            if one[:2] == key:
+                silence.until_s = min(silence.until_s, now_s + silence.ends_s)
 
     def gone(self, key: Key, worker: str) -> None:
         """A worker was seen to be no more."""
-        self._silent.discard((*key, worker))
+        self._silent.pop((*key, worker), None)
         if self._accounts.pop((*key, worker), None) is not None:
             self._ring(None)
 
@@ -139,12 +161,12 @@ class Accounts:
         """
         key = _key(ref)
         self._first_s = now_s if self._first_s is None else self._first_s
-        for one in [one for one, account in self._accounts.items() if account.until_s is not None and account.until_s <= now_s]:
-            del self._accounts[one]
+        self._expire(now_s)
         is_new = observation is not None and key not in self._told
         if observation is not None:
             self._take_in(key, observation, wants, now_s)
             self._told.add(key)
+            self._forgotten.pop(key, None)
         own = {one: account for one, account in self._accounts.items() if one[:2] == key}
         if wants is None or not own:
             if is_new:  # it may have been the last that was not known
@@ -157,31 +179,46 @@ class Accounts:
 
     # --- what is known
 
+    def _expire(self, now_s: float) -> None:
+        for one in [one for one, account in self._accounts.items() if account.until_s is not None and account.until_s <= now_s]:
+            del self._accounts[one]
+        for one in [one for one, silence in self._silent.items() if silence.until_s <= now_s]:
+            del self._silent[one]
+        over = [key for key, until_s in self._forgotten.items() if until_s <= now_s]
+        for key in set(over) - set(self._expected()) if over else ():
+            del self._forgotten[key]
+
     def _take_in(self, key: Key, observation: Observation, wants: Wants | None, now_s: float) -> None:
-        first = key not in self._told
+        first = key not in self._told and key not in self._forgotten
         fits = _measured(observation)
         for view in observation.workers:
             one = (*key, view.worker.name)
             if view.worker.phase in {"Failed", "Pending"}:
                 self._accounts.pop(one, None)  # nothing runs: what it held is free, and its next start asks again
-                self._silent.discard(one)
+                self._silent.pop(one, None)
                 continue
             account = self._accounts.get(one)
             if isinstance(view.state, Fresh):
-                self._silent.discard(one)
+                self._silent.pop(one, None)
                 self._account(one, view, _Told(view.state.value, wants, fits.get(view.worker.revision)), now_s)
             elif account is not None:
                 account.claim = replace(account.claim, stage="Fixed")
             elif first and view.worker.created_s < self._born_s and wants is not None:
-                self._silent.add(one)
+                self._silent[one] = _Silence(max(FORGOTTEN_S, wants.ends_s))
+            # Nobody is asked any more who is to end, and where its node is off that may never be seen.
+            if view.worker.phase == "Terminating" and one in self._silent:
+                silence = self._silent[one]
+                silence.until_s = min(silence.until_s, now_s + silence.ends_s)
         there = {(*key, view.worker.name) for view in observation.workers}
         for one in [one for one in (*self._accounts, *self._silent) if one[:2] == key and one not in there]:
             self._accounts.pop(one, None)
-            self._silent.discard(one)
+            self._silent.pop(one, None)
 
     def _account(self, one: _Id, view: WorkerView, told_of: "_Told", now_s: float) -> None:
         state, wants = told_of.state, told_of.wants
         told = state.ceiling
+        # The operator before may have had another clock: a worker takes nothing that is numbered lower than what it has.
+        self._serial = max(self._serial, told.serial or 0)
         ours = wants is not None or told.serial is not None or state.waits_for_memory
         if not ours or state.device_id in {"", state.device}:  # a device that cannot be told from others is not shared out
             self._accounts.pop(one, None)
@@ -197,6 +234,7 @@ class Accounts:
             account.sent, account.sent_bytes = None, 0
         if wants is not None:
             account.headroom_percent = wants.headroom_percent
+            account.ends_s = max(FORGOTTEN_S, wants.ends_s)
             known = [size for size in (account.device_bytes, wants.device_bytes) if size is not None]
             account.device_bytes = min(known, default=None)
         account.claim = _claim(account, view, told_of, now_s)
@@ -248,10 +286,10 @@ class Accounts:
     def _why_not(self, now_s: float) -> str | None:
         """Why nobody may be given more now, in words; None: they may."""
         if self._silent:
-            return f"worker {sorted(self._silent)[0][2]} has not said what it holds"
-        missing = sorted(set(self._expected()) - self._told)
+            return f"worker {min(self._silent)[2]} has not said what it holds"
+        missing = set(self._expected()) - self._told - self._forgotten.keys()
         if missing:
-            return f"{'/'.join(missing[0])} has not been looked at"
+            return f"{'/'.join(min(missing))} has not been looked at"
         if self._first_s is not None and now_s - self._first_s < self._settle_s:
             return "the operator has just started"
         return None
