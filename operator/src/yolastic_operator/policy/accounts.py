@@ -53,6 +53,8 @@ class Leases:
     """The ceiling that the device can lend to each worker when the others are calm, images."""
     trouble: str | None = None
     """Why a worker does not have its base, in words."""
+    homeless: frozenset[str] = frozenset()
+    """Workers that wait for memory and would start if one of another revision made room."""
     text: str = ""
     """The devices, in words."""
 
@@ -70,6 +72,7 @@ class _Account:
     device_bytes: int | None
     headroom_percent: int
     worker_id: str
+    revision: str
     claim: Claim
     state: WorkerState
     seen_s: float
@@ -226,7 +229,9 @@ class Accounts:
         account = self._accounts.get(one)
         if account is None or account.worker_id != state.worker_id:
             seen_s = now_s if account is None or account.until_s is not None else account.seen_s
-            account = _Account(state.device_id, None, 0, state.worker_id, Claim("/".join(one), 0.0, "Fixed"), state, seen_s)
+            account = _Account(
+                state.device_id, None, 0, state.worker_id, view.worker.revision, Claim("/".join(one), 0.0, "Fixed"), state, seen_s
+            )  # fmt: skip
             self._accounts[one] = account
         account.device_id, account.state, account.until_s = state.device_id, state, None
         account.device_bytes = state.memory.device_bytes
@@ -247,6 +252,7 @@ class Accounts:
         lendable: list[int] = []
         trouble: list[str] = []
         words: list[str] = []
+        homeless: set[str] = set()
         for device_id in sorted({account.device_id for account in own.values()}):
             capacity = self._capacity(device_id)
             # None of them is granted by anybody else, whatever becomes of them here.
@@ -258,6 +264,7 @@ class Accounts:
                 continue
             calm = ledger.settled(self._claims(device_id), capacity)
             sharing = _fulfilled(self._claims(device_id), calm, capacity)
+            homeless |= {one[2] for one in here if _would_start(one, here, self._claims(device_id), capacity)}
             words.append(lease_words.words(device_id, self._claims(device_id), capacity, self._why_not(now_s)))
             for one, account in here.items():
                 claims, claim, worker = self._claims(device_id), account.claim, one[2]
@@ -273,7 +280,8 @@ class Accounts:
                     grants[worker] = grant
                     account.sent, account.sent_bytes = grant, max(account.sent_bytes, grant.budget_bytes or 0)
                     account.claim = replace(claim, holds_bytes=max(claim.holds_bytes, grant.budget_bytes or 0))
-        return Leases(targets, grants, min(lendable, default=None), "; ".join(trouble) or None, "; ".join(words))
+        why = "; ".join(trouble) or None
+        return Leases(targets, grants, min(lendable, default=None), why, frozenset(homeless), "; ".join(words))
 
     def _grant(self, order: Share, claim: Claim, claims: Sequence[Claim], capacity: int, wants: Wants) -> CeilingGrant:
         reachable = max(order.ceiling, ledger.lent(claims, claim.name, capacity))
@@ -375,6 +383,19 @@ def _fulfilled(claims: Sequence[Claim], calm: Sequence[Claim], capacity: int) ->
     there = {claim.name for claim in calm}
     refused = frozenset(claim.name for claim in claims if claim.name not in there)
     return replace(ledger.share(calm, capacity), refused=refused)
+
+
+def _would_start(one: _Id, own: Mapping[_Id, _Account], claims: Sequence[Claim], capacity: int) -> bool:
+    """It finds no room, and would if one worker of another revision of the same inference went."""
+    me = own[one]
+
+    def starts(there: Sequence[Claim]) -> bool:
+        return any(claim.name == me.claim.name for claim in ledger.settled(there, capacity))
+
+    if me.claim.stage != "Waiting" or starts(claims):
+        return False
+    others = [account.claim.name for account in own.values() if account.revision != me.revision]
+    return any(starts([claim for claim in claims if claim.name != other]) for other in others)
 
 
 def _shown(state: WorkerState) -> Tiers:
