@@ -239,3 +239,19 @@ def test_nobody_makes_room_for_one_that_would_find_none_all_the_same() -> None:
     assert cluster.workload is not None
     assert cluster.workload.manner == "Surge"
     assert host.condition("b", "Progressing")[2].endswith("; the new worker waits for memory of the shared device")
+
+
+def test_while_a_new_revision_starts_the_old_one_is_lent_no_more_than_its_bounds_allow() -> None:
+    """The new one has told no figures yet, so nothing is decided: what was decided for the old one stands."""
+    host = Host("a", memory_mib=4 * BURST_MIB, objective={"latencyMilliseconds": 80})
+    host.run(30)
+    old = host.workers()["a"]
+    old.backlog = True
+    host.run(10)
+    assert old.ceiling.ceiling == 16
+    host.clusters["a"].places = 1
+    change_model(host, "a")
+    host.run(9.0)
+    assert len(host.clusters["a"].workers) == 2
+    assert (old.ceiling.base, old.ceiling.ceiling, old.ceiling.wanted) == (8, 16, 16)
+    assert host.step("a").endswith("worker-1 is lent a burst of 16, base 8")

@@ -288,7 +288,7 @@ class Accounts:
         bounds = {} if wants.bounds is None else wants.bounds.own()
         return CeilingGrant(
             base=order.base, ceiling=order.ceiling, budget_bytes=order.budget_bytes, reachable=reachable, bounds=bounds,
-            wanted=wants.tiers.ceiling, serial=self._serial,
+            wanted=max(claim.ceiling, order.ceiling), serial=self._serial,
         )  # fmt: skip
 
     def _why_not(self, now_s: float) -> str | None:
@@ -364,7 +364,12 @@ def _claim(account: _Account, view: WorkerView, told_of: _Told, now_s: float) ->
     wish: ledger.Wish = "None"
     if told.backlog and state.phase == "Ready":
         wish = "Pressing" if told.calm_s < PRESSING_S else "Lingering"
-    return replace(claim, base=min(wants.tiers.base, sizes[-1]), ceiling=min(wants.tiers.ceiling, sizes[-1]), wish=wish)
+    allowed = wants.tiers
+    if wants.bounds is None and told.granted and state.phase != "Starting":
+        # While a new revision has told no figures nothing is decided: what was decided for this one stands.
+        ceiling = min(allowed.ceiling, told.wanted or told.ceiling)
+        allowed = Tiers(min(allowed.base, ceiling), ceiling)
+    return replace(claim, base=min(allowed.base, sizes[-1]), ceiling=min(allowed.ceiling, sizes[-1]), wish=wish)
 
 
 def _measured(observation: Observation) -> dict[str, Fit]:
