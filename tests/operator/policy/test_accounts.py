@@ -15,6 +15,7 @@ from policy_builders import seen, state, view
 from yolastic_contract.names import buckets_up_to
 from yolastic_contract.state import CeilingGrant, CeilingState, Fit, WorkerState
 from yolastic_operator.model import Missing, Observation, Ref, Tiers, WorkerView
+from yolastic_operator.policy import ledger
 from yolastic_operator.policy.accounts import FORGOTTEN_S, Accounts, Leases, Wants
 
 FIXED, PER_IMAGE, MOST = 1000, 100, 32
@@ -493,3 +494,16 @@ def test_one_that_never_speaks_again_does_not_stop_the_others_for_ever(serving: 
         serving.turn(ref)
     serving.turn(second.ref)
     assert second.ceiling == 32
+
+
+def test_a_turn_looks_at_its_own_devices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hundreds of devices a turn must not cost hundreds of times as much."""
+    accounts, looked = Accounts(), []
+    for number in range(20):
+        ref, one = Ref("plant", f"i-{number}"), Real(Ref("plant", "i"), f"w-{number}", 1000.0, phase="Ready", base=8, ceiling=8)
+        told = one.tells().model_copy(update={"device_id": f"GPU-{number // 2}"})
+        there = seen(view(one.name, told=told))
+        accounts.turn(ref, there, WANTS, 1000.0, 1000.0)
+    monkeypatch.setattr(ledger, "orders", lambda claims, *_, **__: looked.append(len(claims)) or {})
+    accounts.turn(ref, there, WANTS, 1001.0, 1001.0)
+    assert looked == [2, 2]

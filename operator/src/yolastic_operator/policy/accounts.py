@@ -6,7 +6,7 @@ from the workers' `/state` again, and until all have spoken nobody is given more
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -149,8 +149,9 @@ class Accounts:
     def gone(self, key: Key, worker: str) -> None:
         """A worker was seen to be no more."""
         self._silent.pop((*key, worker), None)
-        if self._accounts.pop((*key, worker), None) is not None:
-            self._ring(None)
+        account = self._accounts.pop((*key, worker), None)
+        if account is not None:
+            self._ring(None, {account.device_id})
 
     def turn(self, ref: Ref, observation: Observation | None, wants: Wants | None, now_s: float, wall_s: float) -> Leases:
         """Take in what a turn saw, and say what to grant.
@@ -165,19 +166,22 @@ class Accounts:
         key = _key(ref)
         self._first_s = now_s if self._first_s is None else self._first_s
         self._expire(now_s)
-        is_new = observation is not None and key not in self._told
+        may_grow = self._why_not(now_s) is None
+        devices = {account.device_id for one, account in self._accounts.items() if one[:2] == key}
         if observation is not None:
             self._take_in(key, observation, wants, now_s)
             self._told.add(key)
             self._forgotten.pop(key, None)
         own = {one: account for one, account in self._accounts.items() if one[:2] == key}
+        devices |= {account.device_id for account in own.values()}
+        if not may_grow and self._why_not(now_s) is None:  # all devices waited for the last that was not known
+            devices = {account.device_id for account in self._accounts.values()}
         if wants is None or not own:
-            if is_new:  # it may have been the last that was not known
-                self._ring(key, now_s)
+            self._ring(key, devices, now_s)
             return Leases()
         self._serial = max(self._serial + 1, int(wall_s * 1000))
         leases = self._leases(own, wants, now_s)
-        self._ring(key, now_s)
+        self._ring(key, devices, now_s)
         return leases
 
     # --- what is known
@@ -313,10 +317,10 @@ class Accounts:
     def _claims(self, device_id: str) -> list[Claim]:
         return [account.claim for account in self._accounts.values() if account.device_id == device_id]
 
-    def _ring(self, but: Key | None, now_s: float | None = None) -> None:
-        """Wake the others who have something to tell their workers."""
+    def _ring(self, but: Key | None, devices: Iterable[str], now_s: float | None = None) -> None:
+        """Wake the others who have something to tell their workers on these devices."""
         may_grow = now_s is not None and self._why_not(now_s) is None
-        for device_id in {account.device_id for account in self._accounts.values()}:
+        for device_id in devices:
             capacity = self._capacity(device_id)
             if capacity is None:
                 continue
