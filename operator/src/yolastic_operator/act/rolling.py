@@ -22,9 +22,7 @@ class Rolling:
         self._watch = Watch()
         self._text = ""
 
-    def follow(
-        self, fleet: Fleet, wanted: Workload, generation: int, now_s: float, homeless: Collection[str] = ()
-    ) -> Workload:
+    def follow(self, fleet: Fleet, wanted: Workload, generation: int, now_s: float, homeless: Collection[str] = ()) -> Workload:
         """What to run in place of `wanted`, with how it replaces what runs; mostly that is `wanted` itself.
 
         `homeless`: as in `rollout.plan`.

@@ -18,7 +18,15 @@ from yolastic_operator.model import (
 )
 from yolastic_operator.policy import rollout
 from yolastic_operator.policy.demand import why_not_fresh
-from yolastic_operator.policy.workers import count, current_revision, is_draining, is_leaving, is_serving, is_starting, waits_for_memory
+from yolastic_operator.policy.workers import (
+    count,
+    current_revision,
+    is_draining,
+    is_leaving,
+    is_serving,
+    is_starting,
+    waits_for_memory,
+)
 
 TYPES: Final = (
     "Ready", "ModelLoaded", "MemoryBudgetResolved", "MetricsAvailable", "ScalingActive", "ScalingLimited",
