@@ -103,6 +103,8 @@ class Loop:
         """As written last: events are the way from here to the next."""
         self._written_s: float | None = None
         self._rolling = Rolling()
+        self._homeless: frozenset[str] = frozenset()
+        """As the ledger said in the turn before."""
         self._ensured: tuple[Workload, int] | None = None
         """What was applied last, and for which generation."""
         self._ensured_s = 0.0
@@ -159,7 +161,7 @@ class Loop:
         self._complaints.clear("look")
 
         work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
-        work = self._rolling.follow(fleet, work, facts.generation, self._monotonic())
+        work = self._rolling.follow(fleet, work, facts.generation, self._monotonic(), self._homeless)
         facts, runtime = replace(facts, spec=work.spec), work.runtime
         try:
             fleet = await self._ensure(work, facts.generation, fleet, previous)
@@ -176,6 +178,7 @@ class Loop:
         leases = self._accounts.turn(
             self._ref, observation, leased.wants(decision, facts.spec, runtime), self._monotonic(), facts.now_s
         )
+        self._homeless = leases.homeless
         await self._effects.lease(observation, leases.grants)
         decision = leased.with_leases(decision, leases)
         trouble += leased.trouble(leases)
