@@ -4,6 +4,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, Wo
 from yolastic_operator.cluster.cache import FleetCache, version_of
 from yolastic_operator.cluster.control import ControlClient
 from yolastic_operator.cluster.doubt import Doubts
+from yolastic_operator.cluster.drift import Drift
 from yolastic_operator.model import Fleet, Ref, Worker, Workload
 from yolastic_operator.refusal import describe
 
@@ -52,6 +54,7 @@ class KubernetesCluster:
         cache: FleetCache,
         runtimes: Mapping[str, Mapping[str, Any]],
         *,
+        drift: Drift | None = None,
         instance: str = names.OPERATOR_NAME,
         token_age_s: float | None = None,
         wall: Callable[[], float] = time.time,
@@ -66,6 +69,7 @@ class KubernetesCluster:
         self._token_age_s = token_age_s
         self._wall = wall
         self._doubts = Doubts(time.monotonic)
+        self._drift = drift or Drift(time.monotonic)
         self._tokens: dict[Ref, tuple[str, ...]] = {}
         """Control tokens in the order to try them."""
         self._missing: dict[str, float] = {}
@@ -94,6 +98,7 @@ class KubernetesCluster:
             children = manifests.render(workload, self._surroundings)
         except ValueError as error:
             raise RefusedError("UriNotAllowed", str(error)) from error
+        self._drift.repairing((workload.ref.namespace, workload.ref.name))
         # The Secret comes first, because no pod starts without it.
         await self._ensure_secret(workload)
         for child in children:
@@ -103,21 +108,21 @@ class KubernetesCluster:
             mine = (workload.ref, child["kind"])
             if mine not in self._mine:
                 await self._owned(child)
-            await self._api.apply(_path(child), child)
+            self._drift.applied(child["kind"], await self._api.apply(_path(child), child))
             self._mine.add(mine)
 
     async def fleet(self, ref: Ref) -> Fleet:
         """The size ordered and the workers there are, from the watches where they have shown them."""
         known = self._cache.fleet(ref)
         if known is not None and not self._doubts.due(ref, known):
-            return known
+            return self._told(ref, known)
         changes = self._cache.changes(ref)
         selector = ",".join(f"{key}={value}" for key, value in names.worker_labels(ref.name).items())
         deployment = await self._api.get(_path_of("Deployment", ref))
         pods = await self._api.list(_path_of("Pod", ref, ""), selector)
         listed = self._cache.fill(ref, deployment, pods, changes)
         self._doubts.listed(ref, news=listed != known)
-        return listed
+        return self._told(ref, listed)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size through the scale subresource; the victims' pods are marked as the cheapest to delete before."""
@@ -181,7 +186,11 @@ class KubernetesCluster:
         self._tokens.pop(ref, None)
         self._mine = {item for item in self._mine if item[0] != ref}
         self._doubts.forget(ref)
+        self._drift.forget((ref.namespace, ref.name))
         self._cache.forget(ref)
+
+    def _told(self, ref: Ref, fleet: Fleet) -> Fleet:
+        return replace(fleet, edited=self._drift.due((ref.namespace, ref.name)))
 
     async def _apply_deployment(self, manifest: Manifest, replicas: int) -> None:
         path = _path(manifest)
@@ -190,7 +199,9 @@ class KubernetesCluster:
             # when the size is left out later. So a second manager takes the size over and keeps it when the first lets go.
             await self._api.apply(path, manifests.with_replicas(manifest, replicas))
             await self._api.apply(path, manifests.only_replicas(manifest, replicas), manager=SCALE_MANAGER)
-        self._cache.put("deployment", await self._api.apply(path, manifest))
+        live = await self._api.apply(path, manifest)
+        self._cache.put("deployment", live)
+        self._drift.applied("Deployment", live)
 
     async def _ensure_secret(self, workload: Workload) -> None:
         """Make or replace the control token where that is due."""
