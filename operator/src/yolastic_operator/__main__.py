@@ -23,6 +23,7 @@ from yolastic_operator.cluster.api import ApiError, KubernetesApi, connect
 from yolastic_operator.cluster.base import ClusterError
 from yolastic_operator.cluster.cache import FleetCache
 from yolastic_operator.cluster.control import ControlClient
+from yolastic_operator.cluster.drift import Drift
 from yolastic_operator.cluster.kubernetes import KubernetesCluster
 from yolastic_operator.heartbeat import Heartbeat
 from yolastic_operator.loop import Loop, LoopSettings
@@ -103,7 +104,10 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
     surroundings = Surroundings(own.propagation_delay_seconds, own.own_namespace, own.monitoring_namespace_labels)
     control = ControlClient(session, loop_settings.control_timeout_s)
     token_age_s = own.control_token_days * 86400.0 or None
-    cluster = KubernetesCluster(api, control, surroundings, cache, runtimes, instance=own.instance, token_age_s=token_age_s)
+    drift = Drift(time.monotonic)
+    cluster = KubernetesCluster(
+        api, control, surroundings, cache, runtimes, drift=drift, instance=own.instance, token_age_s=token_age_s
+    )
     prometheus = None if own.prometheus_url is None else Prometheus(session, own.prometheus_url, own.stale_after_seconds)
 
     # Clocks of an API server and this host differ a little: a worker made about now is taken for an old one.
@@ -120,7 +124,7 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
 
     watched = max(len(own.namespaces), 1)
     deps = handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds, watched)
-    deps.pod_gone = accounts.gone
+    deps.pod_gone, deps.drift = accounts.gone, drift
     return deps
 
 

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from yolastic_contract import names
 from yolastic_contract.inference import InferenceSpec
 from yolastic_operator.cluster.cache import FleetCache, Key, Kind
+from yolastic_operator.cluster.drift import Drift
 from yolastic_operator.heartbeat import Heartbeat
 from yolastic_operator.loop import Loop
 from yolastic_operator.model import Ref
@@ -25,6 +27,12 @@ _LOG = logging.getLogger(__name__)
 INFERENCES: Final = (names.GROUP, names.VERSION, names.INFERENCE_PLURAL)
 RUNTIMES: Final = (names.GROUP, names.VERSION, names.RUNTIME_PLURAL)
 DEPLOYMENTS: Final = ("apps", "v1", "deployments")
+OTHERS: Final = {
+    "Service": ("", "v1", "services"),
+    "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
+    "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
+}
+"""Children of which only an edit is news."""
 PODS: Final = ("", "v1", "pods")
 
 MIN_PAUSE_S: Final = 0.5
@@ -73,6 +81,8 @@ class Deps:
     namespaces: int = 1
     """Namespaces that are watched each by itself; 1 also for all of them together."""
     bells: dict[Key, Bell] = field(default_factory=dict)
+    drift: Drift = field(default_factory=lambda: Drift(time.monotonic))
+    """Told of every child but pods and the Secret."""
     pod_gone: Callable[[Key, str], None] = lambda key, pod: None
     """Called when a pod of an inference is no more."""
 
@@ -112,8 +122,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.chunk_size = 500
     # Filters in decorators are applied here, after every pod of the cluster was received; these by the server.
     selector = f"{names.LABEL_NAME}={names.WORKER_APP_NAME},{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
-    settings.watching.label_selectors[PODS] = selector
-    settings.watching.label_selectors[DEPLOYMENTS] = selector
+    for kind in (PODS, DEPLOYMENTS, *OTHERS.values()):
+        settings.watching.label_selectors[kind] = selector
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     # By default the pauses grow to 21 s, and after a minute of errors the process ends.
@@ -173,7 +183,11 @@ def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
 
     @kopf.on.event(*DEPLOYMENTS, registry=registry, id="deployment")
     async def deployment(event: kopf.RawEvent, **_: Any) -> None:
+        deps.drift.seen("Deployment", event["object"], gone=event["type"] == "DELETED")
         child("deployment", event)
+
+    for name, kind in OTHERS.items():
+        _register_other(registry, deps, name, kind)
 
     @kopf.on.event(*RUNTIMES, registry=registry, id="runtime")
     async def runtime(event: kopf.RawEvent, **_: Any) -> None:
@@ -196,6 +210,12 @@ def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
         # Writes of the status come back as events, too; only another spec is news.
         if bell is not None and metadata.get("generation") != bell.generation:
             bell.rung.set()
+
+
+def _register_other(registry: kopf.OperatorRegistry, deps: Deps, name: str, kind: tuple[str, str, str]) -> None:
+    @kopf.on.event(*kind, registry=registry, id=name.lower())
+    async def other(event: kopf.RawEvent, **_: Any) -> None:
+        deps.wake(deps.drift.seen(name, event["object"], gone=event["type"] == "DELETED"))
 
 
 async def _tend(ref: Ref, body: kopf.Body, deps: Deps) -> None:

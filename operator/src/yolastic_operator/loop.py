@@ -47,7 +47,7 @@ class LoopSettings:
     lease_turn_s: float = 0.5
     """The same while a worker on a shared device has not confirmed what it was granted or is to give back."""
     ensure_every_s: float = 120.0
-    """The children are applied again this often though nothing changed: repairs what others deleted or edited."""
+    """The children are applied again this often though no edit was seen: repairs what the watches missed, and the Secret."""
     status_every_s: float = 30.0
     """A status in which only shown numbers moved is written at most this often."""
     ages_every_s: float = math.inf
@@ -204,7 +204,7 @@ class Loop:
 
     async def _ensure(self, work: Workload, generation: int, fleet: Fleet, previous: InferenceStatus) -> Fleet:
         key = (work, generation)
-        due = self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
+        due = fleet.edited or self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
         if key == self._ensured and not due and fleet.revision == work.revision and fleet.replicas is not None:
             return fleet
         await self._cluster.ensure(work, _first_size(work.spec, previous))

@@ -262,6 +262,60 @@ def test_what_people_do_to_the_children_is_put_right(scene: Scene) -> None:
     eventually("it is made again", lambda: scene.size == 2 and scene.deployment["metadata"]["uid"] != uid, TWO_TURNS_S)
 
 
+CHILDREN = {
+    "services": ("/api/v1", {"spec": {"selector": {"app": "mine"}}}, ["spec", "selector"]),
+    "networkpolicies": ("/apis/networking.k8s.io/v1", {"spec": {"ingress": []}}, ["spec", "ingress"]),
+    "poddisruptionbudgets": ("/apis/policy/v1", {"spec": {"maxUnavailable": 7}}, ["spec", "maxUnavailable"]),
+    "deployments": (
+        "/apis/apps/v1",
+        {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}},
+        ["spec", "template", "spec", "terminationGracePeriodSeconds"],
+    ),
+}
+
+
+def test_an_edited_or_deleted_child_is_put_right_within_two_turns_and_then_there_is_rest(scene: Scene) -> None:
+    scene.make(1)
+    scene.operator()
+    eventually("it is right", lambda: scene.right(1))
+    applies: list[tuple[float, str]] = []
+
+    def note(method: str, path: str) -> None:
+        if method == "PATCH" and "/status" not in path:
+            applies.append((time.monotonic(), path))
+
+    scene.proxy.before = note
+
+    def child(kind: str) -> Any:
+        return scene.server.get(f"{CHILDREN[kind][0]}/namespaces/{scene.namespace}/{kind}/weld")
+
+    def value(kind: str) -> Any:
+        found = child(kind)
+        for step in CHILDREN[kind][2]:
+            found = found and found.get(step)
+        return found
+
+    for kind, (group, edit, _) in CHILDREN.items():
+        path, before = f"{group}/namespaces/{scene.namespace}/{kind}/weld", value(kind)
+        scene.server.merge(path, edit)
+        assert value(kind) != before
+        eventually(f"{kind} is as before", lambda kind=kind, before=before: value(kind) == before, TWO_TURNS_S)
+    for kind, (group, _, _) in CHILDREN.items():
+        uid = child(kind)["metadata"]["uid"]
+        scene.remove(f"{group}/namespaces/{scene.namespace}/{kind}/weld")
+        again = lambda kind=kind, uid=uid: (child(kind) or {}).get("metadata", {}).get("uid", uid) != uid  # noqa: E731
+        eventually(f"{kind} is made again", again, TWO_TURNS_S)
+    eventually("it rests", lambda: time.monotonic() - applies[-1][0] > 1)
+    applies.clear()
+    for kind in ("services", "poddisruptionbudgets"):
+        path = f"{CHILDREN[kind][0]}/namespaces/{scene.namespace}/{kind}/weld"
+        condition = {"type": "X", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        scene.server.merge(f"{path}/status", {"status": {"conditions": [condition]}})
+        scene.server.merge(path, {"metadata": {"annotations": {"somebody.example/note": "x"}}})
+    time.sleep(3)
+    assert applies == [], "neither our own apply nor a status makes another one"
+
+
 def test_an_object_made_anew_while_the_operator_acts_has_its_own_status_and_children(scene: Scene) -> None:
     scene.make(1)
     scene.operator()
