@@ -42,7 +42,7 @@ LONGEST_PAUSE_S: Final = 4.0
 CONNECTIONS: Final = 16
 """kopf's requests to the API server at once, beside the watches: by itself it opens a connection, a quarter of a megabyte, for
 every object that is there at the start."""
-_WATCHES: Final = 4
+_WATCHES: Final = 7
 STALLED_AFTER_S: Final = 300.0
 """A loop that has not ended a turn for this long is stuck, and the process is restarted, seconds."""
 

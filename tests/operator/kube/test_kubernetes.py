@@ -88,7 +88,7 @@ def test_applying_twice_changes_nothing(rig: Rig) -> None:
 
     first, second = rig.run(twice)
     assert first == second, "not even a resourceVersion moved"
-    assert rig.requests["apply", "200"] + rig.requests["apply", "201"] == 6, "the second time nothing was even sent"
+    assert rig.requests["apply", "200"] + rig.requests["apply", "201"] == 7, "the second time nothing was even sent"
     assert first["Deployment"]["spec"]["replicas"] == 2
     for child in first.values():
         assert [owner["uid"] for owner in child["metadata"]["ownerReferences"]] == [work.ref.uid]
