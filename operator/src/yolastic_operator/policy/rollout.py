@@ -16,6 +16,8 @@ from yolastic_operator.policy.workers import count, is_serving
 
 PLACE_WAIT_S: Final = 10.0
 """A new worker without a place beside the old ones gets this long before one of them makes room, seconds."""
+LEAVE_MARGIN_S: Final = 60.0
+"""Beside its drain a worker that leaves may take so long to go, seconds."""
 FAILURES: Final = 3
 """A new revision whose worker has ended this often before it served is given up."""
 STUCK_S: Final = 600.0
@@ -59,6 +61,8 @@ class Watch:
 
     unplaced_s: float | None = None
     stuck_s: float | None = None
+    leaving_s: float | None = None
+    """Some worker leaves: it is about to make room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +168,12 @@ def _live(fleet: Fleet, kept: Kept) -> tuple[list[Worker], list[Worker]]:
 
 def _watched(fleet: Fleet, target: Kept, watch: Watch, now_s: float, homeless: Collection[str]) -> Watch:
     new, old = _live(fleet, target)
-    # One that leaves is about to make room: then it is no want of devices.
-    leaving = any(worker.phase == "Terminating" for worker in fleet.workers)
+    # One that leaves is about to make room: then it is no want of devices. On a node that is off it leaves for ever.
+    leaving_s = _since(watch.leaving_s, any(worker.phase == "Terminating" for worker in fleet.workers), now_s)
+    leaving = leaving_s is not None and now_s - leaving_s <= target.spec.drain.timeout_seconds + LEAVE_MARGIN_S
     unplaced = bool(old) and not leaving and any(worker.unschedulable or worker.name in homeless for worker in new)
     stuck = any(worker.failure_reason is not None and worker.phase == "Failed" for worker in new)
-    return Watch(_since(watch.unplaced_s, unplaced, now_s), _since(watch.stuck_s, stuck, now_s))
+    return Watch(_since(watch.unplaced_s, unplaced, now_s), _since(watch.stuck_s, stuck, now_s), leaving_s)
 
 
 def _since(before_s: float | None, holds: bool, now_s: float) -> float | None:
