@@ -111,6 +111,16 @@ class Scene:
         return self.size == replicas and told == (replicas, generation)
 
 
+def _ended(process: "subprocess.Popen[bytes]") -> int | None:
+    """Its exit code; None when it had to be killed."""
+    try:
+        return process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
+
+
 @contextmanager
 def scene_of(api_server: Any, namespace: str, folder: Path) -> Iterator[Scene]:
     with Proxy(api_server.url) as proxy:
@@ -122,11 +132,8 @@ def scene_of(api_server: Any, namespace: str, folder: Path) -> Iterator[Scene]:
         finally:
             for process in scene.processes:
                 process.send_signal(signal.SIGTERM)
-            for number, process in enumerate(scene.processes):
-                try:
-                    code = process.wait(15)
-                finally:
-                    process.kill()
+            codes = [_ended(process) for process in scene.processes]
+            for number, code in enumerate(codes):
                 told = scene.log(number).read_text()
                 assert code in ({2} if number in scene.refused else {0, -signal.SIGKILL}), told
                 assert "Traceback" not in told, told
