@@ -95,3 +95,14 @@
   verbs:
   - create
 {{- end }}
+
+{{- define "yolastic.leaseRules" -}}
+- apiGroups:
+  - coordination.k8s.io
+  resources:
+  - leases
+  verbs:
+  - get
+  - create
+  - update
+{{- end }}

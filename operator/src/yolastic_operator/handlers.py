@@ -80,6 +80,8 @@ class Deps:
     """Pause after a turn that failed in an unforeseen way, seconds."""
     namespaces: int = 1
     """Namespaces that are watched each by itself; 1 also for all of them together."""
+    may_act: Callable[[], bool] = lambda: True
+    """Asked before each turn: false while another operator may be at work."""
     bells: dict[Key, Bell] = field(default_factory=dict)
     drift: Drift = field(default_factory=lambda: Drift(time.monotonic))
     """Told of every child but pods and the Secret."""
@@ -226,7 +228,7 @@ async def _tend(ref: Ref, body: kopf.Body, deps: Deps) -> None:
     try:
         while True:
             bell.rung.clear()
-            pause_s = await _turn(loop, ref, body, bell, deps.turn_s)
+            pause_s = await _turn(loop, ref, body, bell, deps.turn_s) if deps.may_act() else deps.turn_s
             deps.heartbeat.beat(str(ref))
             await asyncio.sleep(min(MIN_PAUSE_S, pause_s))
             try:

@@ -16,6 +16,11 @@ CLUSTER_RULES: Final[list[Rule]] = [
 ]
 """For what has no namespace: a ClusterRole whatever namespaces are served."""
 
+LEASE_RULES: Final[list[Rule]] = [
+    _rule("coordination.k8s.io", "leases", "get", "create", "update"),
+]
+"""For the operator's own namespace: a Role there."""
+
 NAMESPACED_RULES: Final[list[Rule]] = [
     # patch: only the finalizer; the spec is never written.
     _rule(names.GROUP, names.INFERENCE_PLURAL, "list", "watch", "patch"),
