@@ -1,6 +1,6 @@
 """`make bench`: measures the figures of RESULTS.md in one run, each with its settings, and writes them there. Ends by itself.
 
-About 95 minutes in full on two cores, 30 of them the soak. `--only side_by_side cpu` runs some, `--quick` everything once and
+About 110 minutes in full on two cores, 30 of them the soak. `--only side_by_side cpu` runs some, `--quick` everything once and
 briefly; both only print. `--only tune` tries every setting of every peer (half an hour) and keeps the best for the next runs.
 """
 
@@ -22,8 +22,11 @@ from benchmarks.abuse import abuse
 from benchmarks.client import ROOT, client_words
 from benchmarks.common import Row
 from benchmarks.cpu import around_the_engine
+from benchmarks.days import closed_loops
+from benchmarks.elastic_step import elastic_step
 from benchmarks.memory import worker_at_rest
 from benchmarks.operator_memory import operator_with_objects
+from benchmarks.operator_scale import operator_at_scale
 from benchmarks.overload import overload
 from benchmarks.serving import real_model
 from benchmarks.shared_device import lease_on_a_shared_device
@@ -109,6 +112,18 @@ class Run:
         """A burst on a shared device."""
         return lease_on_a_shared_device(self.repeats)
 
+    def scale(self) -> list[Row]:
+        """The operator with five hundred objects and two thousand workers."""
+        return operator_at_scale()
+
+    def step(self) -> list[Row]:
+        """From a step of load to the burst tier, and to more workers."""
+        return elastic_step(self.repeats)
+
+    def days(self) -> list[Row]:
+        """Whole days beside other autoscalers."""
+        return closed_loops()
+
     def soak(self) -> list[Row]:
         """Half an hour of everything."""
         return soak(self.soak_minutes) if self.soak_minutes else []
@@ -135,7 +150,9 @@ class Run:
         print(f"== {name}: {time.monotonic() - began_s:.0f} s", flush=True)
 
 
-_FULL = ("side_by_side", "overload", "abuse", "real", "cpu", "factory", "memory", "operator", "lease", "soak")
+_FULL = (
+    "side_by_side", "overload", "abuse", "real", "cpu", "factory", "days", "step", "lease", "memory", "operator", "scale", "soak",
+)  # fmt: skip
 
 
 def _ended(number: int, frame: FrameType | None) -> None:

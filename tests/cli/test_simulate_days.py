@@ -71,6 +71,27 @@ def test_a_plan_is_followed_at_once():
     assert run.fleet.device_s(0, 30) == pytest.approx(10 + 3 + 2 * 19, abs=0.5)
 
 
+def test_an_order_at_the_very_instant_pays_for_the_start_alone():
+    calm_s, rate = 60, 220
+    day = Day("step", "a step", (Phase("calm", calm_s, 10, 10), Phase("work", 200, rate, rate)), LARGE, 0.5)
+    run = Run(days._settings(day, 7), days.oracle(day)).play()
+    assert run.fleet.changes == [(calm_s, 4)]  # 220/s over 62/s a worker
+    ready_s = calm_s + days.START_S
+    late = run.latencies_s(calm_s, ready_s)
+    assert (late > 0.5).mean() > 0.5, "one worker carries a third of it"
+    assert (run.latencies_s(ready_s + 5) > 0.5).mean() < 0.01
+    assert (run.latencies_s(0, calm_s - 1) > 0.5).sum() == 0
+
+
+def test_the_oracle_sees_along_a_ramp_and_not_beyond_it():
+    oracle = days.oracle(RAMP)
+    run = Run(days._settings(RAMP, 7), oracle).play()
+    ordered_s = {size: at_s for at_s, size in run.fleet.changes}
+    # 5 to 180/s in 120 s passes 62.4/s a worker at 99 s and 124.9/s at 142 s; each is ordered 40 s ahead.
+    assert ordered_s[2] == pytest.approx(60, abs=1.5)
+    assert ordered_s[3] == pytest.approx(102, abs=1.5)
+
+
 def test_every_day_is_whole():
     for day in days.DAYS.values():
         assert 1000 <= seconds_of(day.phases) <= 3600
@@ -86,6 +107,7 @@ def test_a_comparison_as_a_table_and_as_json(capsys):
     report.show_day(found, Console(width=120))
     shown = capsys.readouterr().out
     assert "Yolastic" in shown
+    assert "order at the very instant" in shown
     assert "HPA, busy share 60% (best other)" in shown
     assert len(found.claims) == 6
     assert json.loads(json.dumps(report.as_json(found)))["outcomes"][0]["name"] == "Yolastic"

@@ -97,6 +97,41 @@ def test_noise_is_written_seldom(world: Any) -> None:
     assert len(it.cluster.statuses) - written <= 1200 / it.settings.status_every_s + 3
 
 
+def test_a_gust_that_changes_no_size_is_not_written(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.run(60)
+    calm, written = it.loop._status, len(it.cluster.statuses)
+    assert calm is not None
+    *steps, last = calm.autoscaling.explanation
+    gusty = calm.model_copy(
+        update={
+            "autoscaling": calm.autoscaling.model_copy(
+                update={"explanation": [*steps, last.model_copy(update={"text": "a gust"})]}
+            )
+        }
+    )
+
+    async def publish(*turns: Any) -> None:
+        for status in turns:
+            it.now_s += it.settings.status_every_s
+            await it.loop._publish(status)
+
+    asyncio.run(publish(gusty, calm, gusty, calm))
+    assert len(it.cluster.statuses) == written
+    asyncio.run(publish(gusty, gusty))
+    assert it.status["autoscaling"]["explanation"][-1]["text"] == "a gust", "it has lasted for a turn"
+
+
+def test_other_words_that_last_are_written(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.demand_per_s = 0.1 * CAPACITY_PER_S
+    it.run(120)
+    before = it.status["autoscaling"]["explanation"]
+    it.change(autoscaling={**ELASTIC, "forecast": "None"})
+    it.run(40)
+    assert it.status["autoscaling"]["explanation"] != before
+
+
 def test_the_noise_of_learned_times_is_not_written(world: Any) -> None:
     it = world(replicas=1, batching={"maxSize": 8}, objective={"latencyMilliseconds": 150})
     it.run(900)

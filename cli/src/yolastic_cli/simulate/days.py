@@ -68,7 +68,7 @@ class Comparison:
     best: Outcome
     """The other one with the fewest misses; of equals that with the fewest device hours."""
     oracle: Outcome
-    """Of an order at the very instant the load changes: what nobody without foresight can beat within the same behavior."""
+    """Of an order at the very instant the load changes, within the same behavior: the price of starting a worker."""
     claims: tuple[Claim, ...]
     images: int
     seed: int

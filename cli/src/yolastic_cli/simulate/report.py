@@ -72,13 +72,14 @@ def show_day(found: Comparison, console: Console) -> None:
         table.add_row(
             one.name + best, f"{one.misses:.3%}", _ms(one.p95_s), f"{one.device_hours:.2f}", f"{one.changes}", f"{one.most}"
         )
-        table.add_section() if one is found.outcomes[-1] else None
+        if one is found.outcomes[-1]:
+            table.add_section()
     console.print(table)
-    own, best_misses, least = found.outcomes[0].misses, found.best.misses, found.oracle.misses
+    own, other, least = found.outcomes[0].misses, found.best.misses, found.oracle.misses
     console.print(
-        f"{found.oracle.name.capitalize()} the load changes, the right number with the same start and behavior, still misses "
-        f"{least:.2%}: nobody without foresight misses less.\nAbove that: Yolastic {max(own - least, 0):.2%}, the best other "
-        f"{max(best_misses - least, 0):.2%}.",
+        f"{found.oracle.name.capitalize()} the load changes, of the right number, with the same start and behavior, misses "
+        f"{least:.2%}: the price of starting a worker.\nBeyond it: Yolastic {max(own - least, 0):.2%}, the best other "
+        f"{max(other - least, 0):.2%}.",
         highlight=False,
         soft_wrap=True,
     )

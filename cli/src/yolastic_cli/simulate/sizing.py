@@ -62,10 +62,10 @@ class Plan:
 
 
 class Oracle:
-    """Knows the rate of every phase the moment it begins, and nothing of the next one: what nobody without foresight can beat.
+    """Knows the rate of every phase the moment it begins, and nothing of the next one.
 
-    It orders at once what the rate asks for when a worker ordered now is ready, within the same behavior as the others, so that
-    what it misses is the price of starting a worker.
+    It orders at once what the rate asks for when a worker ordered now is ready, within the same behavior as the others. What it
+    misses is the price of starting a worker, and of keeping no reserve: nobody who only sees the load can do much better.
     """
 
     def __init__(self, phases: Sequence[Phase], per_worker_per_s: float, start_s: float, *, minimum: int, maximum: int) -> None:
