@@ -29,6 +29,7 @@ from benchmarks.operator_memory import operator_with_objects
 from benchmarks.operator_scale import operator_at_scale
 from benchmarks.overload import overload
 from benchmarks.serving import real_model
+from benchmarks.shared_device import lease_on_a_shared_device
 from benchmarks.side_by_side import FIGURES, Comparison, compare, rows, tune
 from benchmarks.soak import soak
 
@@ -119,6 +120,10 @@ class Run:
         """Whole days beside other autoscalers."""
         return closed_loops()
 
+    def lease(self) -> list[Row]:
+        """A burst on a shared device."""
+        return lease_on_a_shared_device(self.repeats)
+
     def soak(self) -> list[Row]:
         """Half an hour of everything."""
         return soak(self.soak_minutes) if self.soak_minutes else []
@@ -145,7 +150,9 @@ class Run:
         print(f"== {name}: {time.monotonic() - began_s:.0f} s", flush=True)
 
 
-_FULL = ("side_by_side", "overload", "abuse", "real", "cpu", "factory", "days", "step", "memory", "operator", "scale", "soak")
+_FULL = (
+    "side_by_side", "overload", "abuse", "real", "cpu", "factory", "days", "step", "lease", "memory", "operator", "scale", "soak",
+)  # fmt: skip
 
 
 def _ended(number: int, frame: FrameType | None) -> None:

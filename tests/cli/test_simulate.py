@@ -145,8 +145,8 @@ def test_the_operators_loop_turns_on_the_simulated_fleet():
     assert run.fleet.changes[0][0] <= 45
     member = run.fleet.serving[0].worker
     assert member is not None
-    assert member.tiers.granted
-    assert member.tiers.ceiling == 16  # twice 2.6 + 2.4*16 ms within 100 ms
+    assert member.tiers(0.0).granted
+    assert member.tiers(0.0).ceiling == 16  # twice 2.6 + 2.4*16 ms within 100 ms
     late = run.latencies_s(110)
     assert np.count_nonzero(late <= 0.1) / len(late) > 0.99
     assert run.busy_s(30.0, 150.0) > run.busy_s(0.0, 30.0)

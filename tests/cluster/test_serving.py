@@ -45,7 +45,7 @@ def test_a_model_from_http_serves_and_goes_without_a_trace(
     assert row[1].split()[1:4] == ["True", "1", "1"]
 
     cluster.delete("yoloinference", "shapes", namespace, timeout_s=20)
-    kinds = "deployments,replicasets,services,secrets,networkpolicies"
+    kinds = "deployments,replicasets,services,secrets,networkpolicies,poddisruptionbudgets"
     left = f"app.kubernetes.io/name=yolastic-worker,yolastic.dev/inference={inference.name}"
     await_that(lambda: not cluster.list(f"{kinds},pods", namespace, left), 60, "no child is left")
 

@@ -26,6 +26,7 @@ _REFUSED_CODE = re.compile(r"\bRefused\(\d{3}, .*\"([a-z]+(?:_[a-z]+)*)\"\)")
 
 TELLING = (
     "policy/conditions.py", "policy/replicas.py", "policy/demand.py", "policy/fallback.py", "policy/behavior.py",
+    "policy/rollout.py",
     "act/events.py", "cluster/pods.py", "cluster/process.py", "cluster/kubernetes.py", "cluster/local.py", "handlers.py",
     "loop.py",
 )  # fmt: skip
@@ -33,12 +34,13 @@ TELLING = (
 NO_REASONS = frozenset({
     # values of fields, of conditions and of Python
     "True", "False", "Unknown", "None", "Active", "Normal", "Warning", "Hold", "Static", "Trend", "Max", "Percent", "Pods",
-    "Disabled", "OnnxRuntime", "Simulated", "Prometheus", "Workers",
+    "Disabled", "OnnxRuntime", "Simulated", "Prometheus", "Workers", "Auto", "Recreate", "Surge",
     # steps of an explanation
     "Fallback", "Forecast", "Load", "Mode", "Room", "Survivors", "Windows",
     # what Kubernetes calls its own
-    "Deployment", "Event", "NetworkPolicy", "Pod", "Secret", "Service", "YoloInference", "Reconcile", "PodScheduled", "Succeeded",
-    "Terminating", "Pending", "Failed", "Draining", "ContainerCreating", "CreateContainerConfigError", "PodInitializing",
+    "Deployment", "Event", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Secret", "Service", "YoloInference", "Reconcile",
+    "PodScheduled", "Succeeded", "Terminating", "Pending", "Failed", "Draining", "ContainerCreating",
+    "CreateContainerConfigError", "PodInitializing",
     "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable",
 })  # fmt: skip
 """Words of those modules that no condition, decision or event carries; ErrImagePull and its like become ImagePullFailed."""

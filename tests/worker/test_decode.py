@@ -12,7 +12,7 @@ from benchmarks import hostile
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from yolastic_worker.decode import Header, ImageRefused, decode, read_header
+from yolastic_worker.decode import Header, ImageRefused, decode, decodes_quickly, read_header
 from yolastic_worker.limits import ImageFormat, Limits
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
@@ -174,6 +174,23 @@ def test_a_jpeg_with_absurdly_many_scans_is_refused() -> None:
     jpeg = encode(ImageFormat.JPEG, picture(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     scans = jpeg[jpeg.index(b"\xff\xda") : -2]
     assert refusal(jpeg[:-2] + scans * 50 + jpeg[-2:]).status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "quick"),
+    [
+        (encode(ImageFormat.JPEG, picture()), True),
+        (encode(ImageFormat.JPEG, np.zeros((640, 640, 3), np.uint8)), True),
+        (encode(ImageFormat.JPEG, np.zeros((1080, 1920, 3), np.uint8)), False),
+        (encode(ImageFormat.JPEG, picture(), cv2.IMWRITE_JPEG_PROGRESSIVE, 1), False),
+        (encode(ImageFormat.JPEG, picture()) + bytes(2**19), False),
+        (encode(ImageFormat.PNG, picture()), False),
+        (encode(ImageFormat.WEBP, picture()), False),
+    ],
+    ids=["JPEG", "JPEG 640x640", "JPEG 1920x1080", "progressive", "half a MiB", "PNG", "WebP"],
+)
+def test_what_is_decoded_quickly_whatever_its_maker_meant(body: bytes, quick: bool) -> None:
+    assert decodes_quickly(read_header(body), body) is quick
 
 
 def test_damaged_pixels_are_a_refusal_not_an_accident() -> None:

@@ -1,9 +1,11 @@
 """Two lanes: large images wait for memory and for each other, small ones for neither."""
 
+import queue
 import threading
+import time
 
 from yolastic_worker.decode.header import SMALL_PIXELS
-from yolastic_worker.decode.pool import DecodePool, decoding_bytes
+from yolastic_worker.decode.pool import DecodePool, Lane, decoding_bytes
 
 LARGE = SMALL_PIXELS + 1
 WAIT_S = 10
@@ -50,3 +52,33 @@ def test_memory_of_large_images_is_bounded_and_one_alone_always_fits() -> None:
     alone = threading.Event()
     pool.submit(10 * LARGE, alone.set)
     assert alone.wait(WAIT_S)
+
+
+def test_a_task_goes_to_the_thread_that_became_idle_last_and_wakes_no_other() -> None:
+    lane = Lane(4, "test")
+    ran: queue.Queue[int] = queue.Queue()
+
+    def rest() -> None:
+        give_up_s = time.monotonic() + WAIT_S
+        while lane.idle < 4 and time.monotonic() < give_up_s:
+            time.sleep(0.001)
+        assert lane.idle == 4
+
+    rest()
+    threads = set()
+    for _ in range(20):
+        lane.put(lambda: ran.put(threading.get_ident()))
+        threads.add(ran.get(timeout=WAIT_S))
+        rest()
+    assert len(threads) == 1
+
+
+def test_tasks_that_find_no_idle_thread_run_in_order_and_a_failure_costs_no_other() -> None:
+    lane = Lane(1, "test")
+    release, ran = threading.Event(), queue.Queue[int]()
+    lane.put(release.wait, WAIT_S)
+    lane.put(int, "no number")
+    for number in range(50):
+        lane.put(ran.put, number)
+    release.set()
+    assert [ran.get(timeout=WAIT_S) for _ in range(50)] == list(range(50))

@@ -19,7 +19,7 @@ from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
 from yolastic_worker.postprocess import HeadKind
 from yolastic_worker.state import refresh_gauges
-from yolastic_worker.types import DeviceLost, Displaced, Geometry, Image, Outcome, ShapeKey, Thresholds
+from yolastic_worker.types import DeviceLost, Displaced, Geometry, Image, Outcome, ShapeKey, Thresholds, TransientFailure
 from yolastic_worker.warmup import Warmth
 
 WAIT_S = 10
@@ -217,6 +217,54 @@ def test_an_image_whose_client_left_while_it_was_decoded_takes_no_place(bench: M
     assert (made.pipeline.inflight, made.pipeline.slots.free) == (0, 32)
 
 
+def resting(made: Bench, task: Callable[[], None]) -> None:
+    """Hand a task to the engine thread as soon as it waits."""
+    give_up_s = time.monotonic() + WAIT_S
+    while not made.pipeline.do_while_idle(task):
+        assert time.monotonic() < give_up_s
+        time.sleep(0.001)
+
+
+def test_an_idle_engine_decodes_a_lone_image_itself_and_runs_it(bench: Make) -> None:
+    made, where = bench(), list[threading.Thread]()
+    image = made.image()
+    assert isinstance(made.pipeline.admit(1, image.deadline_s), Accepted)
+
+    def decode() -> None:
+        where.append(threading.current_thread())
+        made.pipeline.offer(image)
+
+    resting(made, decode)
+    assert made.step() == (1, 1)
+    assert [one.outcome for one in made.answers()] == [Outcome.OK]
+    assert where == [made.thread]
+
+
+def test_a_busy_engine_or_one_that_others_wait_for_decodes_nothing(bench: Make) -> None:
+    made, never = bench(), pytest.fail
+    image = made.image()
+    made.send(image)
+    made.engine.begun.get(timeout=WAIT_S)
+    assert not made.pipeline.do_while_idle(lambda: never("it runs a batch"))
+    made.engine.orders.put(None)
+    made.answers()
+    done = threading.Event()
+    resting(made, done.set)
+    assert done.wait(WAIT_S)
+    for _ in range(2):
+        assert isinstance(made.pipeline.admit(1, time.monotonic() + 60), Accepted)
+    assert not made.pipeline.do_while_idle(lambda: never("two are coming"))
+
+
+def test_a_task_that_fails_costs_no_other(bench: Make) -> None:
+    made = bench()
+    resting(made, lambda: int("no number"))
+    image = made.image()
+    made.send(image)
+    made.step()
+    assert [one.outcome for one in made.answers()] == [Outcome.OK]
+
+
 def test_a_request_that_no_worker_could_take_is_no_demand(bench: Make) -> None:
     made = bench(queue_length=16)
     verdict = made.pipeline.admit(17, time.monotonic() + 60)
@@ -335,3 +383,28 @@ def test_speed_is_learned(bench: Make) -> None:
     assert before is not None
     assert after is not None
     assert after.samples == before.samples + 3
+
+
+def test_a_lowered_ceiling_holds_for_what_runs_again(bench: Make) -> None:
+    """On a shared device the memory is somebody else's by then."""
+    made = bench(max_batch=8)
+    made.send(made.image())
+    made.engine.begun.get(timeout=WAIT_S)
+    made.send(*(made.image() for _ in range(8)))
+    made.engine.orders.put(None)
+    assert made.engine.begun.get(timeout=WAIT_S)[0] == 8
+    assert made.pipeline.held_images == 8
+    made.pipeline.grant(CeilingGrant(base=2, ceiling=2, budget_bytes=3, serial=2))
+    made.engine.orders.put(TransientFailure("once"))
+    assert [made.step()[0] for _ in range(4)] == [2, 2, 2, 2]
+    assert made.pipeline.ceiling()[0].ceiling == 2
+    made.pipeline.grant(CeilingGrant(base=8, ceiling=8, serial=1))
+    assert made.pipeline.ceiling()[0].ceiling == 2, "it was overtaken by the other"
+
+
+def test_the_load_is_measured_against_what_can_be_lent(bench: Make) -> None:
+    made = bench(max_batch=8)
+    made.pipeline.grant(CeilingGrant(base=2, ceiling=2, reachable=4))
+    assert made.pipeline.load().capacity_per_s == pytest.approx(4 / 0.014, rel=0.01)
+    made.pipeline.grant(CeilingGrant(base=2, ceiling=2))
+    assert made.pipeline.load().capacity_per_s == pytest.approx(2 / 0.012, rel=0.01)

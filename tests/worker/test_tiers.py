@@ -10,7 +10,7 @@ from yolastic_worker.tiers import TierController
 def test_until_a_grant_the_worker_uses_its_own_bound() -> None:
     tiers = TierController(16, 16)
     assert tiers.update(0.0, 100) == 16
-    state = tiers.state()
+    state = tiers.state(0.0)
     assert (state.base, state.ceiling, state.effective, state.burst, state.granted) == (16, 16, 16, False, False)
 
 
@@ -19,7 +19,7 @@ def test_more_than_one_full_base_batch_is_a_burst_at_once(waiting: int, limit: i
     tiers = TierController(1, 1)
     tiers.grant(8, 32)
     assert tiers.update(0.0, waiting) == limit
-    state = tiers.state()
+    state = tiers.state(0.0)
     assert (state.effective, state.burst, state.granted) == (limit, limit == 32, True)
 
 
@@ -62,7 +62,7 @@ def test_a_grant_counts_from_the_next_batch_in_either_tier() -> None:
     assert tiers.update(31.0, 0) == 2
     tiers.grant(4, 4)
     assert tiers.update(31.1, 9) == 4
-    assert tiers.state().burst is False, "there is no tier above the base"
+    assert tiers.state(0.0).burst is False, "there is no tier above the base"
 
 
 @given(

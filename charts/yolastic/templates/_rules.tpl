@@ -59,6 +59,14 @@
   - create
   - patch
 - apiGroups:
+  - policy
+  resources:
+  - poddisruptionbudgets
+  verbs:
+  - get
+  - create
+  - patch
+- apiGroups:
   - ''
   resources:
   - secrets

@@ -2,14 +2,18 @@
 
 import asyncio
 import errno
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from yolastic_cli.documents import LocalInference
 from yolastic_cli.errors import CliError
 from yolastic_operator.cluster.local import Listener, LocalCluster
 from yolastic_operator.loop import Loop, LoopSettings
+from yolastic_operator.policy.accounts import Accounts
+
+_MIN_PAUSE_S: Final = 0.1
+"""Between two turns at least, seconds."""
 
 
 class LocalRun:
@@ -26,7 +30,9 @@ class LocalRun:
         port: int = 8000,
         turn_s: float = 1.0,
         listener: Listener | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
+        """`accounts`: the shared devices of this host, one object for all that run in this process."""
         self.inference = inference
         self.cluster = LocalCluster(
             host=host, port=port, runtimes=inference.runtimes, api_keys=inference.api_keys, listener=listener
@@ -34,7 +40,10 @@ class LocalRun:
         self._where = f"{host}:{port}"
         # Whoever looks on sits beside it: the status is as good as its last turn.
         settings = LoopSettings(turn_s=turn_s, busy_turn_s=min(turn_s, 0.5), status_every_s=turn_s, ages_every_s=turn_s / 2)
-        self._loop = Loop(self.cluster, inference.ref, settings)
+        accounts = accounts or Accounts()
+        self._loop = Loop(self.cluster, inference.ref, settings, accounts=accounts)
+        self._bell = asyncio.Event()
+        accounts.listen(inference.ref, self._bell.set)
         self._stack = AsyncExitStack()
 
     @property
@@ -64,5 +73,9 @@ class LocalRun:
 
     async def _turns(self) -> None:
         while True:
+            self._bell.clear()
             pause_s = await self._loop.turn(self.inference.spec, 1, {})
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(min(pause_s, _MIN_PAUSE_S))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s - min(pause_s, _MIN_PAUSE_S)):
+                    await self._bell.wait()

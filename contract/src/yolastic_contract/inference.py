@@ -18,6 +18,7 @@ from yolastic_contract.quantity import Quantity
 
 Task = Literal["Detect"]
 URI_PATTERN = r"^(https?://[^\s/?#@]+/\S+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"
+RolloutStrategy = Literal["Auto", "RollingUpdate", "Recreate"]
 Replicas = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -171,6 +172,14 @@ class Drain(Resource):
     """The longest a worker may take to finish what it accepted before it is removed."""
 
 
+class Rollout(Resource):
+    """How workers of a changed spec take the place of the old ones."""
+
+    strategy: RolloutStrategy = "Auto"
+    """RollingUpdate: a new worker is ready before an old one goes; Recreate: one by one, an old one goes first; Auto: the former,
+    and the latter when there is no device for one more."""
+
+
 class InferenceSpec(Resource):
     """What to serve, and within which limits."""
 
@@ -203,6 +212,8 @@ class InferenceSpec(Resource):
     """The accelerator memory one worker may use."""
     drain: Drain = Drain()
     """How a worker leaves."""
+    rollout: Rollout = Rollout()
+    """How workers of a changed spec take the place of the old ones."""
     api_keys_secret_name: DnsName | None = None
     """Secret of the same namespace whose key `keys` says who may ask, in lines `name:sha256[:rate per second[:daily quota]]`."""
 
@@ -242,7 +253,7 @@ class ModelStatus(Resource):
 
 
 class BatchBounds(Resource):
-    """The four bounds of the ceiling, images; one that does not bind is absent."""
+    """The bounds of the ceiling, images; one that does not bind is absent."""
 
     spec: NonNegativeInt32 | None = None
     """batching.maxSize."""
@@ -252,6 +263,8 @@ class BatchBounds(Resource):
     """What the objective's latency allows."""
     efficiency: NonNegativeInt32 | None = None
     """Beyond this a larger batch adds latency and hardly any throughput."""
+    lease: NonNegativeInt32 | None = None
+    """What a shared device can lend to one worker while the others work with their base."""
 
 
 class BatchStatus(Resource):
@@ -262,7 +275,7 @@ class BatchStatus(Resource):
     ceiling: NonNegativeInt32 | None = None
     """The burst tier, images: never more in one batch."""
     bounds: BatchBounds = BatchBounds()
-    limited_by: Literal["Spec", "Memory", "Latency", "Efficiency"] | None = None
+    limited_by: Literal["Spec", "Memory", "Latency", "Efficiency", "Lease"] | None = None
     """The bound the ceiling comes from."""
     applied_replicas: NonNegativeInt32 = 0
     """Workers that have confirmed this ceiling."""
@@ -332,7 +345,7 @@ class ExplanationStep(Resource):
     """One step of the sum behind the present size and ceiling."""
 
     about: Annotated[str, Field(max_length=32)]
-    """Which step: Workers Figures Load Forecast Survivors Windows Room Fallback Mode Result Ceiling Written."""
+    """Which step: Workers Figures Load Forecast Survivors Windows Room Fallback Mode Result Ceiling Lease Written."""
     text: Annotated[str, Field(max_length=512)]
     """What it came to, with the numbers."""
 

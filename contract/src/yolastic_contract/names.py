@@ -28,6 +28,8 @@ ROTATE: Final = f"{GROUP}/rotate"
 """Annotation by which somebody asks for a new token in a control Secret, whatever its value; the operator takes it off."""
 TOKEN_SINCE: Final = f"{GROUP}/token-since"
 """Annotation on a control Secret: when its tokens became what they are."""
+ROLLOUT: Final = f"{GROUP}/rollout"
+"""Annotation on a Deployment: what it runs, what served before, and what was given up; the operator's own memory."""
 POD_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 
 DATA_PORT: Final = 8000

@@ -69,7 +69,7 @@ class RuntimeSpec(Resource):
     accelerator_memory: Quantity | None = None
     """Memory of the device, when it cannot be asked."""
     shared: bool = False
-    """Several workers on one device (time slicing, MPS): gathering a batch then saves time for the others."""
+    """Several workers on one device (time slicing, MPS): its memory is shared out; gathering a batch saves time for others."""
     resources: ComputeResources = ComputeResources()
     """CPU and memory of a worker."""
     node_selector: Annotated[dict[str, LabelValue], Field(max_length=32)] = {}

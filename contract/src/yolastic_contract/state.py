@@ -52,6 +52,10 @@ class MemoryState(Message):
     """The most that was ever in use."""
     observed_bytes: int | None = None
     """In use at the last look: the most since the look before, seconds ago; right after memory was given back, what is left."""
+    held_images: int | None = None
+    """The largest batch since memory was last given back to the device, the one that runs included: so much may still be held."""
+    device_bytes: int | None = None
+    """Memory of the physical device, whatever this worker may use of it; None when the device does not tell."""
 
 
 class CeilingGrant(Message):
@@ -63,7 +67,14 @@ class CeilingGrant(Message):
     """Why, for the worker's metrics: the bounds the ceiling is the smallest of."""
 
     budget_bytes: Annotated[int, Field(ge=0)] | None = None
-    """Memory limit less headroom. A smaller one than before gives memory back to the device before the next batch."""
+    """Memory limit less headroom; on a shared device what this worker may take of it. A smaller one than before gives memory back
+    to the device before the next batch."""
+    reachable: Annotated[int, Field(ge=1, le=256)] | None = None
+    """On a shared device: the ceiling that would be lent if it were needed now, images. The load ratio is measured against it."""
+    wanted: Annotated[int, Field(ge=1, le=256)] | None = None
+    """On a shared device: the ceiling that the other bounds allow, images. The worker keeps it for an operator that restarts."""
+    serial: Annotated[int, Field(ge=0)] | None = None
+    """Grows from grant to grant: one that arrives after a later one is not taken."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "CeilingGrant":
@@ -84,6 +95,16 @@ class CeilingState(Message):
     """An operator has granted these; else they are the worker's own start values."""
     budget_bytes: int | None = None
     """The memory budget that came with the grant."""
+    reachable: int | None = None
+    """As it came with the grant."""
+    wanted: int | None = None
+    """As it came with the grant."""
+    serial: int | None = None
+    """Of the grant."""
+    backlog: bool = False
+    """More than a full base batch waited, and it has not been calm for 30 s since: the burst tier is wanted, granted or not."""
+    calm_s: float = 0.0
+    """For how long the backlog has stayed small, seconds; 0 while it is not."""
 
 
 class LoadState(Message):
@@ -128,6 +149,8 @@ class WorkerState(Message):
     version: str
     phase: Phase
     phase_message: str = ""
+    waits_for_memory: bool = False
+    """Starting on a shared device: it takes none of its memory before the first grant, which says how much it may take."""
     backend: str
     device: str
     device_id: str

@@ -29,9 +29,14 @@ from yolastic_operator.loop import Loop, LoopSettings
 from yolastic_operator.metrics import Metrics
 from yolastic_operator.model import Ref
 from yolastic_operator.observe.prometheus import Prometheus
+from yolastic_operator.policy.accounts import Accounts
 from yolastic_operator.settings import Settings, SettingsError
 
 _LOG = logging.getLogger("yolastic_operator")
+
+SETTLE_S = 10.0
+"""So long after its start the operator lends nothing of a shared device: longer than a grant of the one before can be on its way,
+and than the watches need to show who is there."""
 
 
 def main() -> None:
@@ -101,15 +106,22 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
     cluster = KubernetesCluster(api, control, surroundings, cache, runtimes, instance=own.instance, token_age_s=token_age_s)
     prometheus = None if own.prometheus_url is None else Prometheus(session, own.prometheus_url, own.stale_after_seconds)
 
+    # Clocks of an API server and this host differ a little: a worker made about now is taken for an old one.
+    accounts = Accounts(born_s=time.time() + SETTLE_S, settle_s=SETTLE_S, expected=cache.with_workers)
+
     def make_loop(ref: Ref) -> Loop:
-        return Loop(cluster, ref, loop_settings, telemetry=metrics, prometheus=prometheus)
+        accounts.listen(ref, lambda: deps.wake((ref.namespace, ref.name)))
+        return Loop(cluster, ref, loop_settings, telemetry=metrics, prometheus=prometheus, accounts=accounts)
 
     def forget(ref: Ref) -> None:
         cluster.forget(ref)
         metrics.forget(ref)
+        accounts.forget(ref, time.monotonic())
 
     watched = max(len(own.namespaces), 1)
-    return handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds, watched)
+    deps = handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds, watched)
+    deps.pod_gone = accounts.gone
+    return deps
 
 
 async def _check_resources(api: KubernetesApi) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -29,12 +29,23 @@ PODS: Final = ("", "v1", "pods")
 
 MIN_PAUSE_S: Final = 0.5
 """Between two turns at least: a burst of events makes one turn, seconds."""
+LONGEST_PAUSE_S: Final = 4.0
+"""Between two attempts at a watch or a list that failed, seconds: less than a turn."""
 CONNECTIONS: Final = 16
 """kopf's requests to the API server at once, beside the watches: by itself it opens a connection, a quarter of a megabyte, for
 every object that is there at the start."""
 _WATCHES: Final = 4
 STALLED_AFTER_S: Final = 300.0
 """A loop that has not ended a turn for this long is stuck, and the process is restarted, seconds."""
+
+
+class Pauses:
+    """Between attempts at a request of kopf's own, seconds: without an end, and never longer than a turn."""
+
+    def __iter__(self) -> Iterator[float]:
+        yield from (0.5, 1.0, 2.0)
+        while True:
+            yield LONGEST_PAUSE_S
 
 
 @dataclass(slots=True)
@@ -62,6 +73,8 @@ class Deps:
     namespaces: int = 1
     """Namespaces that are watched each by itself; 1 also for all of them together."""
     bells: dict[Key, Bell] = field(default_factory=dict)
+    pod_gone: Callable[[Key, str], None] = lambda key, pod: None
+    """Called when a pod of an inference is no more."""
 
     def wake(self, key: Key | None) -> None:
         """Let the loop of an inference turn now."""
@@ -103,6 +116,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.label_selectors[DEPLOYMENTS] = selector
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
+    # By default the pauses grow to 21 s, and after a minute of errors the process ends.
+    settings.networking.error_backoffs = Pauses()
     # Otherwise an object may look dead for ten minutes after an outage of the API server.
     settings.queueing.error_delays = [1, 2, 5, 10, 30, 60]
     settings.execution.default_backoff = 5
@@ -146,8 +161,11 @@ def _session(info: kopf.ConnectionInfo, connections: int) -> kopf.AiohttpSession
 
 def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
     def child(kind: Kind, event: kopf.RawEvent) -> None:
-        change = deps.cache.drop if event["type"] == "DELETED" else deps.cache.put
-        deps.wake(change(kind, event["object"]))
+        is_gone = event["type"] == "DELETED"
+        key = (deps.cache.drop if is_gone else deps.cache.put)(kind, event["object"])
+        if is_gone and kind == "pod" and key is not None:
+            deps.pod_gone(key, event["object"]["metadata"]["name"])
+        deps.wake(key)
 
     @kopf.on.event(*PODS, registry=registry, id="pod")
     async def pod(event: kopf.RawEvent, **_: Any) -> None:

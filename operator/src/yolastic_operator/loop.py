@@ -13,6 +13,7 @@ from yolastic_operator.act import status as folding
 from yolastic_operator.act.changes import Changes, reason_of, written
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
+from yolastic_operator.act.rolling import Rolling
 from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
 from yolastic_operator.model import (
     ConditionUpdate,
@@ -27,6 +28,8 @@ from yolastic_operator.model import (
 )
 from yolastic_operator.observe.observe import Observer
 from yolastic_operator.observe.prometheus import Prometheus
+from yolastic_operator.policy import leased
+from yolastic_operator.policy.accounts import Accounts
 from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
 from yolastic_operator.policy.workers import is_serving
@@ -41,6 +44,8 @@ class LoopSettings:
     """From one turn to the next, seconds."""
     busy_turn_s: float = 1.0
     """The same while something waits for confirmation: a drain, a new ceiling."""
+    lease_turn_s: float = 0.5
+    """The same while a worker on a shared device has not confirmed what it was granted or is to give back."""
     ensure_every_s: float = 120.0
     """The children are applied again this often though nothing changed: repairs what others deleted or edited."""
     status_every_s: float = 30.0
@@ -59,7 +64,7 @@ class Loop:
     """Turns of one inference. A new object after a restart goes on from the status and the fleet: nothing changes.
 
     `monotonic` and `wall` are clocks in seconds (`wall`: Unix time); `telemetry` receives figures; without `prometheus` load
-    ratios come from the workers themselves.
+    ratios come from the workers themselves. `accounts`: the shared devices, one object for all loops of an operator.
     """
 
     def __init__(
@@ -72,6 +77,7 @@ class Loop:
         wall: Callable[[], float] = time.time,
         telemetry: Telemetry | None = None,
         prometheus: Prometheus | None = None,
+        accounts: Accounts | None = None,
     ) -> None:
         self._cluster = cluster
         self._ref = ref
@@ -79,6 +85,7 @@ class Loop:
         self._monotonic = monotonic
         self._wall = wall
         self._telemetry = telemetry or NoTelemetry()
+        self._accounts = accounts or Accounts()
         self._complaints = Complaints(ref)
         self._effects = Effects(cluster, ref, self._complaints, settings.control_timeout_s, settings.propagation_delay_s)
         self._observer = Observer(
@@ -95,8 +102,9 @@ class Loop:
         self._written = InferenceStatus()
         """As written last: events are the way from here to the next."""
         self._written_s: float | None = None
-        self._ensured: tuple[str, int] | None = None
-        """Revision and generation that were applied last."""
+        self._rolling = Rolling()
+        self._ensured: tuple[Workload, int] | None = None
+        """What was applied last, and for which generation."""
         self._ensured_s = 0.0
         self._url: str | None = None
         self._changes = Changes(self._written)
@@ -113,8 +121,9 @@ class Loop:
             return await self._turn(previous, facts)
         except RefusedError as error:
             # What runs goes on running; it is looked at, and nothing about it is decided.
-            refusal = refused(error.reason, str(error))
-            await self._publish(folding.fold(previous, replace(facts, observation=await self._look(), conditions=refusal)))
+            refusal, seen = refused(error.reason, str(error)), await self._look()
+            self._accounts.turn(self._ref, seen, None, self._monotonic(), facts.now_s)
+            await self._publish(folding.fold(previous, replace(facts, observation=seen, conditions=refusal)))
             return self._settings.turn_s
         finally:
             self._telemetry.turn(self._ref, self._monotonic() - started_s)
@@ -122,6 +131,7 @@ class Loop:
     async def refuse(self, generation: int, status: Mapping[str, Any], reason: str, message: str) -> float:
         """A turn for a spec that cannot even be read: the conditions say why, what runs goes on running."""
         previous = self._seeded(status)
+        self._accounts.turn(self._ref, await self._look(), None, self._monotonic(), self._wall())
         await self._publish(folding.with_conditions(previous, refused(reason, message), generation, self._wall()))
         return self._settings.turn_s
 
@@ -149,6 +159,8 @@ class Loop:
         self._complaints.clear("look")
 
         work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
+        work = self._rolling.follow(fleet, work, facts.generation, self._monotonic())
+        facts, runtime = replace(facts, spec=work.spec), work.runtime
         try:
             fleet = await self._ensure(work, facts.generation, fleet, previous)
         except ClusterError as error:
@@ -161,8 +173,18 @@ class Loop:
         # Windows and rates are spans of time: a wall clock that is set would stretch or skip them.
         decision = decide(observation, facts.spec, runtime, self._policy, self._monotonic())
         self._policy = decision.state
+        leases = self._accounts.turn(
+            self._ref, observation, leased.wants(decision, facts.spec, runtime), self._monotonic(), facts.now_s
+        )
+        await self._effects.lease(observation, leases.grants)
+        decision = leased.with_leases(decision, leases)
+        trouble += leased.trouble(leases)
         facts = replace(facts, observation=observation, decision=decision, url=self._url)
-        return await self._act(previous, facts, observation, decision, trouble)
+        trouble += self._rolling.conditions(observation)
+        pause_s = await self._act(previous, facts, observation, decision, trouble)
+        if leases.shared:  # a backlog must be seen at once: the burst is not the worker's to take
+            pause_s = min(pause_s, self._settings.lease_turn_s if leases.grants else self._settings.busy_turn_s)
+        return pause_s
 
     async def _runtime(self, spec: InferenceSpec) -> RuntimeSpec:
         runtime = await self._cluster.runtime(spec.runtime)
@@ -178,7 +200,7 @@ class Loop:
             return None
 
     async def _ensure(self, work: Workload, generation: int, fleet: Fleet, previous: InferenceStatus) -> Fleet:
-        key = (work.revision, generation)
+        key = (work, generation)
         due = self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
         if key == self._ensured and not due and fleet.revision == work.revision and fleet.replicas is not None:
             return fleet
@@ -240,8 +262,8 @@ class Loop:
         self._telemetry.recommended(self._ref, decision.replicas.desired if advised is None else advised)
         if decision.ceiling is not None:
             bounds = decision.ceiling.bounds
-            known = {"spec": bounds.spec, "memory": bounds.memory, "latency": bounds.latency, "efficiency": bounds.efficiency}
-            told = {name: value for name, value in known.items() if value is not None}
+            told = {str(name): value for name, value in bounds.own().items()}
+            told |= {} if bounds.lease is None else {"lease": bounds.lease}
             self._telemetry.ceiling(self._ref, {"effective": decision.ceiling.tiers.ceiling, **told})
         serving = [view for view in observation.workers if is_serving(view)]
         newest_s = min((_age_s(view.state) for view in serving), default=None)

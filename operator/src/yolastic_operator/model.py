@@ -1,16 +1,19 @@
 """What a turn sees and what it decides: the nouns between observe, policy and act. Pure data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
-from yolastic_contract.state import WorkerState
+from yolastic_contract.state import Bound, WorkerState
 
 T = TypeVar("T")
 
 Source = Literal["Prometheus", "Workers"]
 Mode = Literal["Active", "Advisory", "Paused"]
+Manner = Literal["Surge", "OneByOne"]
+"""How workers are replaced. Surge: the new one is ready before an old one goes; OneByOne: an old one goes first."""
 WorkerPhase = Literal["Pending", "Starting", "Ready", "Draining", "Failed", "Terminating"]
 
 
@@ -72,6 +75,8 @@ class Worker:
     failure_reason: str | None = None
     """CamelCase: one of `failure.REASONS`, or the cluster's own (ImagePullBackOff, CrashLoopBackOff, SecretNotFound...)."""
     failure_message: str = ""
+    failures: int = 0
+    """How often it has ended though nobody asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,10 @@ class Fleet:
     workers: tuple[Worker, ...] = ()
     revision: str | None = None
     """Revision the cluster was last told to run."""
+    manner: Manner = "Surge"
+    """How it was told to replace workers of another revision."""
+    record: str = ""
+    """`Workload.record` as it was stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +209,15 @@ class Bounds:
     memory: int | None = None
     latency: int | None = None
     efficiency: int | None = None
+    lease: int | None = None
+    """On a shared device: what it can lend to one worker while the others work with their base."""
+
+    def own(self) -> "dict[Bound, int]":
+        """Those that bind, as a worker is told them."""
+        named: tuple[tuple[Bound, int | None], ...] = (
+            ("spec", self.spec), ("memory", self.memory), ("latency", self.latency), ("efficiency", self.efficiency),
+        )  # fmt: skip
+        return {name: value for name, value in named if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +228,7 @@ class Tiers:
     ceiling: int
 
 
-CeilingLimit = Literal["Spec", "Memory", "Latency", "Efficiency"]
+CeilingLimit = Literal["Spec", "Memory", "Latency", "Efficiency", "Lease"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +248,8 @@ class CeilingDecision:
     fits: bool = True
     """False: not even a batch of 1 fits into the budget."""
     message: str = ""
+    leased: "Mapping[str, Tiers]" = field(default_factory=dict)
+    """By worker on a shared device: what it should work with now, instead of the tiers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,3 +317,6 @@ class Workload:
     runtime: RuntimeSpec
     labels: dict[str, str] = field(default_factory=dict)
     revision: str = ""
+    manner: Manner = "Surge"
+    record: str = ""
+    """Text to store with it, for the operator that comes after a restart."""

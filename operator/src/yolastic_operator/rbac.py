@@ -24,6 +24,7 @@ NAMESPACED_RULES: Final[list[Rule]] = [
     _rule("apps", "deployments/scale", "patch"),
     _rule("", "services", "get", "create", "patch"),
     _rule("networking.k8s.io", "networkpolicies", "get", "create", "patch"),
+    _rule("policy", "poddisruptionbudgets", "get", "create", "patch"),
     # The control Secrets alone are read, by name; never listed.
     _rule("", "secrets", "get", "create", "patch"),
     # patch: the deletion cost of a worker that is about to go.

@@ -68,6 +68,15 @@ def test_a_list_is_kept(cache: FleetCache) -> None:
     assert (fleet.replicas, fleet.revision, names_of(fleet)) == (2, "r1", ["a", "b"])
 
 
+@pytest.mark.parametrize(("surge", "manner"), [(1, "Surge"), (0, "OneByOne"), ("25%", "Surge")])
+def test_how_it_was_told_to_replace_workers(cache: FleetCache, surge: Any, manner: str) -> None:
+    body = deployment(2, 10)
+    body["spec"]["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge}}
+    body["metadata"]["annotations"] = {"yolastic.dev/rollout": "{}"}
+    found = cache.fill(REF, body, [], cache.changes(REF))
+    assert (found.manner, found.record) == (manner, "{}")
+
+
 def test_no_deployment_is_knowledge_too(cache: FleetCache) -> None:
     cache.fill(REF, None, [], cache.changes(REF))
     assert cache.fleet(REF) == Fleet(replicas=None)
@@ -138,3 +147,11 @@ def test_what_is_nobodys_child(cache: FleetCache, body: dict[str, Any]) -> None:
     assert owner_key(body) is None
     assert cache.put("pod", body) is None
     assert cache.drop("pod", body) is None
+
+
+def test_who_has_workers_is_known_from_the_watches(cache: FleetCache) -> None:
+    assert cache.with_workers() == []
+    cache.put("pod", pod("a", 1))
+    assert cache.with_workers() == [("plant", "weld")]
+    cache.put("pod", pod("a", 2, "Failed"))
+    assert cache.with_workers() == [], "what is over holds nothing"

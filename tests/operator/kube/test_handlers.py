@@ -1,6 +1,7 @@
 """What wakes a loop, and what it survives; without an API server."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -145,3 +146,27 @@ def test_only_late_loops_are_unhealthy() -> None:
     assert heartbeat.late(300) == ["a"]
     heartbeat.end("a")
     assert heartbeat.late(300) == []
+
+
+def test_a_pod_that_is_gone_gives_its_memory_back() -> None:
+    loop, gone = RecordedLoop(), list[tuple[tuple[str, str], str]]()
+    deps = deps_with(loop)
+    deps.pod_gone = lambda key, pod: gone.append((key, pod))
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, deps)
+    (pod,) = (handler for handler in registry._watching.get_all_handlers() if handler.id == "pod")
+    metadata = {"name": "weld-1", "namespace": "plant", "labels": {"yolastic.dev/inference": "weld"}, "resourceVersion": "1"}
+    for kind in ("ADDED", "DELETED"):
+        asyncio.run(pod.fn(event={"type": kind, "object": {"metadata": metadata, "status": {}}}))  # type: ignore[arg-type]
+    assert gone == [(("plant", "weld"), "weld-1")]
+
+
+def test_an_outage_of_the_server_is_waited_out_and_its_end_is_noticed_within_a_turn() -> None:
+    chosen = kopf.OperatorSettings()
+    handlers.configure(chosen)
+    pauses: Any = chosen.networking.error_backoffs
+    for _ in range(2):  # every request begins anew
+        first = list(itertools.islice(pauses, 1000))
+        assert len(first) == 1000
+        assert first[0] < 1
+        assert max(first) < 5.0

@@ -281,7 +281,9 @@ def owners(body: Any) -> list[str]:
 
 def test_at_rest_it_writes_and_asks_nothing(running: Running) -> None:
     running.make("weld", runtime=running.runtime())
-    eventually("a condition", lambda: running.reason("weld"))
+    eventually("a Deployment", lambda: running.deployment("weld"))
+    running.pod("weld-1", "weld", {"phase": "Pending"})
+    eventually("its pod is seen", lambda: running.server.get(running.path("weld")).get("status", {}).get("replicas") == 1)
 
     def turns_and_requests() -> tuple[float, float]:
         lines = [line.rsplit(" ", 1) for line in get(running.metrics_url).splitlines() if not line.startswith("#")]

@@ -22,8 +22,10 @@ def ended(code: int, message: str = "", reason: str = "Error") -> dict[str, Any]
     return {"terminated": {"exitCode": code, "reason": reason, "message": message, "containerID": "containerd://9b"}}
 
 
-def container(name: str, state: dict[str, Any], last: dict[str, Any] | None = None, ready: bool = False) -> dict[str, Any]:
-    restarts = 0 if last is None else 3
+def container(
+    name: str, state: dict[str, Any], last: dict[str, Any] | None = None, ready: bool = False, restarts: int | None = None
+) -> dict[str, Any]:
+    restarts = (0 if last is None else 3) if restarts is None else restarts
     return {
         "name": name,
         "state": state,
@@ -220,6 +222,22 @@ def test_phase_and_failure(case: str) -> None:
     body, phase, reason, message = PHASES[case]
     worker = worker_from_pod(body)
     assert (worker.phase, worker.failure_reason, worker.failure_message) == (phase, reason, message)
+
+
+@pytest.mark.parametrize(
+    ("containers", "failures"),
+    [
+        ([], 0),
+        ([container("worker", RUNNING)], 0),
+        ([container("worker", ended(2, "FixedBatch: no"))], 1),
+        ([container("worker", RUNNING, ended(2, "FixedBatch: no"), restarts=1)], 1),
+        ([container("worker", BACK_OFF, ended(2, "FixedBatch: no"), restarts=1)], 2),
+        ([container("worker", INITIALIZING), container("fetch", BACK_OFF, ended(2, "DownloadFailed: no"), restarts=4)], 5),
+        ([container("worker", CREATING), container("fetch", ended(0, ""))], 0),
+    ],
+)
+def test_how_often_it_has_ended(containers: list[dict[str, Any]], failures: int) -> None:
+    assert worker_from_pod(pod(*containers)).failures == failures
 
 
 def test_what_identifies_a_worker() -> None:

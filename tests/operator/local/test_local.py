@@ -10,6 +10,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,36 @@ def test_a_new_revision_that_never_starts_leaves_the_old_one_alone(monkeypatch: 
         workers = (await cluster.fleet(REF)).workers
         assert sum(worker.ready for worker in workers) == 2
         assert len(workers) == 3
+
+    play(scenario)
+
+
+def test_one_by_one_an_old_worker_has_ended_before_its_successor_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(cluster: LocalCluster) -> None:
+        await cluster.ensure(replace(workload(), manner="OneByOne"), 2)
+        await until(cluster, all_ready(2))
+        serving: list[int] = []
+
+        def there(revision: str | None) -> Callable[[tuple[Worker, ...]], bool]:
+            def done(workers: tuple[Worker, ...]) -> bool:
+                serving.append(sum(worker.ready for worker in workers))
+                assert len(workers) <= 2
+                return serving[-1] == 2 and {worker.revision for worker in workers} == {revision}
+
+            return done
+
+        new = replace(workload("1" * 64), manner="OneByOne")
+        await cluster.ensure(new, 2)
+        await until(cluster, there(new.revision))
+        monkeypatch.setenv("TINY_WORKER", "fail")
+        bad = replace(workload("2" * 64), manner="OneByOne")
+        await cluster.ensure(bad, 2)
+        workers = await until(cluster, lambda workers: any(worker.failures >= 2 for worker in workers))
+        assert [worker.ready for worker in workers if worker.revision == new.revision] == [True]
+        monkeypatch.setenv("TINY_WORKER", "serve")
+        await cluster.ensure(new, 2)
+        await until(cluster, there(new.revision))
+        assert min(serving) >= 1
 
     play(scenario)
 

@@ -116,8 +116,8 @@ def test_grants_are_taken_over_and_recorded() -> None:
     it.ensure(1)
     assert not it.state("worker-1").ceiling.granted
     asyncio.run(it.cluster.grant(REF, it.worker("worker-1"), CeilingGrant(base=2, ceiling=8)))
-    assert it.state("worker-1").ceiling.model_dump() == {
-        "base": 2, "ceiling": 8, "effective": 2, "burst": False, "granted": True, "budget_bytes": None,
+    assert it.state("worker-1").ceiling.model_dump(exclude_none=True, exclude_defaults=True) == {
+        "base": 2, "ceiling": 8, "effective": 2, "burst": False, "granted": True,
     }  # fmt: skip
     assert it.cluster.told("grant") == [("worker-1", 2, 8)]
 

@@ -70,6 +70,7 @@ SILENT = view("w2", Missing("no answer"))
 STARTING = view("w2", Missing("connection refused"), "Starting", ready=False)
 PENDING = view("w2", Missing("the worker is Pending"), "Pending", ready=False)
 OLD_STATE = view("w1", Stale(state("Draining"), 9.0), ready=False)
+THIRD = view("w3", Fresh(state(inflight=1)))
 Step = tuple[tuple[str, ...], int | None, tuple[str, ...], tuple[str, ...]]
 """drain, order, victims, waiting"""
 NOTHING: Step = ((), None, (), ())
@@ -89,6 +90,10 @@ STEPS: dict[str, tuple[Observation, int, tuple[str, ...], dict[str, float], Step
     "one of two is done": (seen(2, EMPTY, DRAINING), 0, ("w1", "w2"), {"w1": 99.0, "w2": 99.0}, ((), 1, ("w1",), ("w2",))),
     "load is back: let go first": (seen(2, SERVING, DRAINING), 2, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "much load is back: let go first": (seen(2, SERVING, DRAINING), 5, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
+    "load is back, and who never heard stays": (seen(2, SERVING, BUSY), 2, (), {"w2": 60.0}, NOTHING),
+    "load is back for one of two": (seen(3, SERVING, BUSY, THIRD), 2, (), {"w2": 60.0, "w3": 60.0}, ((), 2, ("w3",), ())),
+    "more load is back": (seen(2, SERVING, BUSY), 4, (), {"w2": 60.0}, ((), 4, (), ())),
+    "who never heard and is silent goes": (seen(2, SERVING, SILENT), 2, (), {"w2": 60.0}, ((), 1, ("w2",), ())),
     "who has gone is forgotten": (seen(1, SERVING), 1, (), {"w9": 50.0}, NOTHING),
     "who was never made is given up first": (seen(4, SERVING, BUSY), 2, ("w1", "w2"), {}, ((), 2, (), ())),
     "more than was never made": (seen(4, SERVING, BUSY), 1, ("w2",), {}, (("w2",), 2, (), ("w2",))),

@@ -77,6 +77,9 @@ def test_a_worker_that_falls_silent_turns_stale_and_then_missing() -> None:
 
 
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
+    "held": ({"memory": {"held_images": -1}}, "memory.held_images is negative (-1)"),
+    "device": ({"memory": {"device_bytes": -5}}, "memory.device_bytes is negative (-5)"),
+    "calm": ({"ceiling": {"calm_s": math.nan}}, "ceiling.calm_s is not a finite number"),
     "NaN ratio": ({"load": {"ratio": math.nan}}, "load.ratio is not a finite number"),
     "endless ratio": ({"load": {"ratio": math.inf}}, "load.ratio is not a finite number"),
     "negative ratio": ({"load": {"ratio": -0.1}}, "load.ratio is negative (-0.1)"),

@@ -272,3 +272,11 @@ FIT = Fit(fixed=0.02, per_image=0.001)
 )
 def test_base_carries_the_usual_demand_at_seventy_percent_busy(ceiling, demand, ready, previous, base):
     assert base_for(ceiling, BUCKETS, FIT, demand, ready, previous=previous) == base
+
+
+def test_on_a_shared_device_a_worker_that_started_with_less_room_holds_back_nobody():
+    narrow = view("narrow", told=state(memory=(100 * MIB, MIB), limit_bytes=1000 * MIB, buckets=[1, 2, 4]))
+    wide = view("wide", told=state(memory=(100 * MIB, MIB), limit_bytes=1000 * MIB))
+    alone = decide_ceiling(seen(narrow, wide), spec(), RUNTIME, PolicyState())
+    shared = decide_ceiling(seen(narrow, wide), spec(), RUNTIME.model_copy(update={"shared": True}), PolicyState())
+    assert (alone.tiers.ceiling, shared.tiers.ceiling) == (4, 32)

@@ -26,6 +26,7 @@ from yolastic_worker.lifecycle import Lifecycle
 from yolastic_worker.limits import DEFAULT_LIMITS
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
+from yolastic_worker.reservation import Reservation
 from yolastic_worker.server import HttpServer, every
 from yolastic_worker.settings import ServeSettings
 from yolastic_worker.state import refresh_gauges, worker_state
@@ -46,6 +47,8 @@ class Worker(Protocol):
     lifecycle: Lifecycle
     metrics: WorkerMetrics
     pipeline: Pipeline | None
+    reservation: Reservation | None
+    """On a shared device, from before anything is loaded."""
 
     def begin_drain(self) -> None:
         """Start to drain; from any thread, returns at once."""
@@ -133,7 +136,8 @@ class Control:
     async def state(self, request: Request) -> Reply:
         """The contract's WorkerState."""
         worker = self._worker
-        return Reply(worker_state(worker.settings, worker.lifecycle, worker.pipeline).model_dump_json().encode())
+        told = worker_state(worker.settings, worker.lifecycle, worker.pipeline, worker.reservation)
+        return Reply(told.model_dump_json().encode())
 
     async def ceiling(self, request: Request) -> Reply:
         """The operator grants tiers; the answer is what they became here."""
@@ -144,9 +148,12 @@ class Control:
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"])
             raise Refusal(422, "bad_ceiling", f"{where}: {first['msg']}".lstrip(": ")) from error
-        if self._worker.pipeline is None:
+        pipeline, reservation = self._worker.pipeline, self._worker.reservation
+        if pipeline is None and reservation is not None and reservation.grant(grant):
+            return Reply(reservation.ceiling(self._worker.settings.max_batch).model_dump_json().encode())
+        if pipeline is None:
             raise Refusal(503, "starting", "the worker has no batch sizes yet", 1)
-        return Reply(self._worker.pipeline.grant(grant).model_dump_json().encode())
+        return Reply(pipeline.grant(grant).model_dump_json().encode())
 
     async def drain(self, request: Request) -> Reply:
         """Readiness off; the answer says how much is left. Safe to repeat."""

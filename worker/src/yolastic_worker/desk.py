@@ -37,7 +37,11 @@ class Desk(Protocol):
         ...
 
     def limit(self) -> int:
-        """The worker's own bound: no batch above it."""
+        """The worker's own bound and the granted ceiling, the smaller: no batch above it."""
+        ...
+
+    def given_back(self) -> None:
+        """Memory that only larger batches need is the device's again."""
         ...
 
     def trial(self) -> int | None:

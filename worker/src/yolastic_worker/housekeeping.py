@@ -43,7 +43,8 @@ class Housekeeper:
             DeviceLost: the device is lost, or answers wrongly.
         """
         if chore is Chore.SHRINK:
-            self.shrink()
+            if self.shrink():
+                self._desk.given_back()
             self.look()
         elif chore is Chore.CANARY:
             self.ask_canary()
@@ -83,8 +84,8 @@ class Housekeeper:
         self._alone_told = images == 1
         logger.log(level, "out of memory with a batch of %d; now at most %d", images, bound)
 
-    def shrink(self) -> None:
-        """Memory that only larger batches need goes back to the device.
+    def shrink(self) -> bool:
+        """Memory that only larger batches need goes back to the device; False when it could not.
 
         Raises:
             DeviceLost: the device is lost.
@@ -97,8 +98,10 @@ class Housekeeper:
             if isinstance(known(error), DeviceLost):
                 raise known(error) from error
             logger.warning("memory could not be given back: %s", error)
+            return False
         finally:
             self._desk.ended(start_s, self._clock(), None)
+        return True
 
     def look(self) -> None:
         """Read what is in use now: the first reading is the peak since the last one, the second what remains of it."""
@@ -131,5 +134,6 @@ class Housekeeper:
                 return
         self._desk.fitted(images)
         logger.info("a batch of %d fits again", images)
-        self.shrink()
+        if self.shrink():
+            self._desk.given_back()
         self.look()

@@ -34,6 +34,18 @@ class Lifecycle:
     _started_s: float = field(default_factory=time.monotonic)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def waiting(self) -> None:
+        """Nothing is loaded yet; still Starting."""
+        with self._lock:
+            if self.phase == "Starting":
+                self.message = "waiting for memory of the shared device"
+
+    def loading(self) -> None:
+        """Its memory was granted; still Starting."""
+        with self._lock:
+            if self.phase == "Starting":
+                self.message = "loading the model"
+
     def warming_up(self) -> None:
         """The model is loaded; still Starting."""
         with self._lock:

@@ -16,6 +16,7 @@ from yolastic_worker.batcher import Batcher, BatchRules, Turn
 from yolastic_worker.engine.base import Engine
 from yolastic_worker.finisher import Deliver
 from yolastic_worker.health import Progress
+from yolastic_worker.idle import IdleHands, Task
 from yolastic_worker.load import LoadMeter
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.runner import Runner
@@ -62,10 +63,13 @@ class Pipeline:
         self.quarantine = self._well.quarantine
         self._grant: CeilingGrant | None = None
         self._running = 0
+        self._held = 0
+        """The largest batch since memory was given back: what it took may still be held."""
         self._running_until_s: float | None = None
         self._last_s = now_s
         self._slowest_s = max((seconds for _, seconds in warmth.speed), default=0.0)
         self._stopping = False
+        self._hands = IdleHands()
         self.slots = SlotPool(queue_length + 2 * warmth.largest, engine.info.height, engine.info.width)
         self._runner = Runner(
             engine, self, self.slots, warmth.canary, self.quarantine, metrics=metrics, deliver=deliver, clock=clock
@@ -97,6 +101,14 @@ class Pipeline:
         if displaced:
             self._put_out(displaced)
         return verdict
+
+    def do_while_idle(self, task: Task) -> bool:
+        """Have an idle engine thread decode the only image there is; False when it is busy, or more come. Short tasks only."""
+        with self._changed:
+            if self._batcher.held > 1 or not self._hands.offer(task):
+                return False
+            self._changed.notify()
+            return True
 
     def leave(self, images: Sequence[Image]) -> None:
         """The client of these images has gone: those that wait make room at once."""
@@ -174,7 +186,9 @@ class Pipeline:
         finally:
             with self._changed:
                 self._stopping = True
-                left = self._batcher.drain()
+                task, left = self._hands.take(), self._batcher.drain()
+            if task is not None:
+                task()
             runner.fail(left, self.lost or DeviceLost("the worker is stopping"))
 
     def stop(self) -> None:
@@ -187,6 +201,10 @@ class Pipeline:
         """As `Desk.take`."""
         with self._changed:
             while not self._stopping:
+                task = self._hands.take()
+                if task is not None:
+                    self._aside(task)
+                    continue
                 now_s, waiting = self._clock(), self._batcher.waiting
                 chore = self._well.next_chore(now_s, idle=not waiting)
                 if chore is not None:
@@ -197,8 +215,18 @@ class Pipeline:
                     self._start(turn.batch, now_s)
                     return turn
                 wake_s = turn.wait_until_s if waiting else self._well.wake_s()
+                self._hands.idle = True
                 self._changed.wait(None if wake_s is None or wake_s == inf else max(0.0, wake_s - now_s))
+                self._hands.idle = False
         return None
+
+    def _aside(self, task: Task) -> None:
+        """Do a task without the lock, which is held here."""
+        self._changed.release()
+        try:
+            task()
+        finally:
+            self._changed.acquire()
 
     def padded(self, images: int) -> int:
         """As `Desk.padded`: as many as there are, or up to a warm size where a new one costs."""
@@ -224,6 +252,7 @@ class Pipeline:
 
     def _expect(self, images: int, now_s: float) -> None:
         self._running, self._last_s, self._running_until_s = images, now_s, None
+        self._held = max(self._held, self.padded(images))
         seconds = self._speed.seconds(self.padded(images))
         self._running_until_s = None if seconds is None else now_s + seconds
 
@@ -239,7 +268,8 @@ class Pipeline:
 
     def limit(self) -> int:
         """As `Desk.limit`."""
-        return self._well.cap.limit
+        with self._changed:
+            return min(self._well.cap.limit, self._tiers.ceiling)
 
     def out_of_memory(self, images: int) -> int:
         """As `Desk.out_of_memory`."""
@@ -248,10 +278,17 @@ class Pipeline:
             self._set_tiers()
             return self._well.cap.limit
 
+    def given_back(self) -> None:
+        """As `Desk.given_back`."""
+        with self._changed:
+            self._held = 0
+
     def trial(self) -> int | None:
         """As `Desk.trial`."""
         with self._changed:
-            return self._well.trial(self._clock())
+            images = self._well.trial(self._clock())
+            self._held = max(self._held, images or 0)  # at once: it is going to be taken
+            return images
 
     def fitted(self, images: int) -> None:
         """As `Desk.fitted`."""
@@ -297,11 +334,19 @@ class Pipeline:
         A smaller budget than before, or than what is in use, gives memory back before that batch.
         """
         with self._changed:
-            self._well.budget(grant.budget_bytes)
-            self._grant = grant
-            self._set_tiers()
-            self._changed.notify()
+            if not self._is_late(grant):
+                self._well.budget(grant.budget_bytes)
+                if grant.budget_bytes is not None and self._held > grant.ceiling:
+                    self._well.upkeep.want_shrink()  # it may not have worked before
+                self._grant = grant
+                self._set_tiers()
+                self._changed.notify()
             return self._tiers_state()
+
+    def _is_late(self, grant: CeilingGrant) -> bool:
+        """It was overtaken: what it grants may have been granted to another since."""
+        last = None if self._grant is None else self._grant.serial
+        return last is not None and grant.serial is not None and grant.serial < last
 
     def ceiling(self) -> tuple[CeilingState, CeilingGrant | None, int]:
         """(tiers, the last grant, the worker's own bound)."""
@@ -309,9 +354,19 @@ class Pipeline:
             return self._tiers_state(), self._grant, self._well.cap.limit
 
     def _tiers_state(self) -> CeilingState:
-        budget_bytes = None if self._grant is None else self._grant.budget_bytes
-        self._tiers.update(self._clock(), self._batcher.waiting)  # an idle engine takes no turns: its burst is over nevertheless
-        return self._tiers.state().model_copy(update={"budget_bytes": budget_bytes})
+        now_s, grant = self._clock(), self._grant
+        self._tiers.update(now_s, self._batcher.waiting)  # an idle engine takes no turns: its burst is over nevertheless
+        state = self._tiers.state(now_s)
+        if grant is None:
+            return state
+        came = {"budget_bytes": grant.budget_bytes, "reachable": grant.reachable, "wanted": grant.wanted, "serial": grant.serial}
+        return state.model_copy(update=came)
+
+    @property
+    def held_images(self) -> int:
+        """The largest batch whose memory may still be held."""
+        with self._changed:
+            return self._held
 
     def memory_in_use(self) -> tuple[int | None, int | None]:
         """Bytes (at the last look, the most ever seen); None where the device does not tell."""
@@ -330,8 +385,13 @@ class Pipeline:
         with self._changed:
             return self._load.state(
                 now_s, queue_images=self._batcher.held, queue_oldest_age_s=self._batcher.oldest_age_s(now_s),
-                inflight_images=max(0, self.inflight), fit=self._speed.fit, ceiling=self._tiers.ceiling,
+                inflight_images=max(0, self.inflight), fit=self._speed.fit, ceiling=self._reachable(),
             )  # fmt: skip
+
+    def _reachable(self) -> int:
+        """The ceiling that the load is measured against: on a shared device the one that it is lent when it needs it."""
+        reachable = None if self._grant is None else self._grant.reachable
+        return max(self._tiers.ceiling, min(reachable or 1, self._well.cap.limit))
 
     @property
     def fit(self) -> Fit | None:

@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import uvloop
 
+from yolastic_contract.state import CeilingGrant
 from yolastic_worker import __version__
 from yolastic_worker.allocator import keep_freed_memory
 from yolastic_worker.api.app import data_application
@@ -27,6 +29,7 @@ from yolastic_worker.lifecycle import ExitCode, Lifecycle
 from yolastic_worker.limits import fit_descriptors
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
+from yolastic_worker.reservation import Reservation, needs_of
 from yolastic_worker.server import HttpServer, bind, every
 from yolastic_worker.settings import ServeSettings
 from yolastic_worker.types import DeviceLost, Image, WorkerFailure
@@ -70,6 +73,12 @@ def load_engine(settings: ServeSettings) -> Engine:
     return model
 
 
+def within(settings: ServeSettings, grant: CeilingGrant) -> ServeSettings:
+    """The settings to start with on a shared device: no batch and no memory beyond what was granted."""
+    limits = [limit for limit in (settings.memory_limit_bytes, grant.budget_bytes) if limit is not None]
+    return replace(settings, max_batch=min(settings.max_batch, grant.ceiling), memory_limit_bytes=min(limits, default=None))
+
+
 class Worker:
     """One worker process."""
 
@@ -80,6 +89,7 @@ class Worker:
         self.gate = open_gate(settings.api_keys_file)
         self.remote = Remote(settings.url_hosts, RemoteLimits(settings.limits.body_bytes, settings.url_timeout_s))
         self.pipeline: Pipeline | None = None
+        self.reservation: Reservation | None = None
         self._pool = DecodePool(settings.decode_threads, settings.limits.decode_bytes, settings.queue_length // 2)
         self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -117,7 +127,9 @@ class Worker:
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _start_engine(self) -> None:
-        settings = self.settings
+        own = self.settings
+        grant = self._reserved()
+        settings = own if grant is None else within(own, grant)
         engine = load_engine(settings)
         if engine.info.simulated is not None:
             logger.warning("%s", engine.info.simulated)
@@ -128,15 +140,33 @@ class Worker:
             shared=settings.shared, objective_s=settings.objective_s, pad_to_buckets=engine.info.pad_to_buckets,
             buckets=warmth.buckets,
         )  # fmt: skip
+        if grant is not None:  # what was granted to start with is not what the device has, or what this worker may ever use
+            source: Literal["Declared", "Device"] = "Device" if own.memory_limit_bytes is None else "Declared"
+            limit_bytes = warmth.device_bytes if own.memory_limit_bytes is None else own.memory_limit_bytes
+            warmth = replace(warmth, limit_bytes=limit_bytes, limit_source=source)
         pipeline = Pipeline(
             engine, warmth, rules, queue_length=settings.queue_length, drop_oldest=settings.overflow == "drop-oldest",
             metrics=self.metrics, deliver=self._deliver, failed=self.lifecycle.fail,
         )  # fmt: skip
+        if grant is not None:
+            pipeline.grant(grant)
         self.pipeline = pipeline
         self._loop.call_soon_threadsafe(self._loaded.set)
         pipeline.run()
         if pipeline.lost is not None:
             raise pipeline.lost
+
+    def _reserved(self) -> CeilingGrant | None:
+        """On a shared device: what was granted for the start; None: nobody has to be asked."""
+        needs = needs_of(self.settings)
+        if needs is None:
+            return None
+        self.reservation = Reservation(needs)
+        self.lifecycle.waiting()
+        logger.info("waiting for memory of the shared device %s", needs.device_id)
+        grant = self.reservation.wait()
+        self.lifecycle.loading()
+        return grant
 
     # --- the event loop
 

@@ -7,6 +7,7 @@ from yolastic_contract.state import CeilingState, LoadState, MemoryState, ModelS
 from yolastic_worker import __version__
 from yolastic_worker.lifecycle import Lifecycle
 from yolastic_worker.metrics import WorkerMetrics
+from yolastic_worker.reservation import Reservation
 from yolastic_worker.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -18,20 +19,28 @@ _NO_LOAD = LoadState(
 )  # fmt: skip
 
 
-def worker_state(settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipeline | None") -> WorkerState:
+def worker_state(
+    settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipeline | None", reservation: Reservation | None = None
+) -> WorkerState:
     """`GET /state`; before the model is loaded there is little to tell."""
     common = {
         "worker_id": lifecycle.worker_id, "version": __version__, "phase": lifecycle.phase, "phase_message": lifecycle.message,
         "started_s": lifecycle.started_unix_s, "ready_after_s": lifecycle.ready_after_s, "max_batch": settings.max_batch,
     }  # fmt: skip
     if pipeline is None:
-        simulated = settings.backend == "simulated"
+        simulated, needs = settings.backend == "simulated", None if reservation is None else reservation.needs
+        own = settings.max_batch
         return WorkerState(
-            **common, backend="Simulated" if simulated else "OnnxRuntime", device=settings.device, device_id="", buckets=[],
-            simulated="simulated accelerator" if simulated else None, memory=MemoryState(limit_bytes=settings.memory_limit_bytes),
-            ceiling=CeilingState(
-                base=settings.max_batch, ceiling=settings.max_batch, effective=settings.max_batch, burst=False, granted=False
+            **common, backend="Simulated" if simulated else "OnnxRuntime", buckets=[],
+            waits_for_memory=reservation is not None and reservation.waits,
+            device=settings.device if needs is None else needs.device, device_id="" if needs is None else needs.device_id,
+            simulated="simulated accelerator" if simulated else None,
+            memory=MemoryState(
+                limit_bytes=settings.memory_limit_bytes, plan=None if needs is None else needs.plan,
+                device_bytes=None if needs is None else needs.device_bytes,
             ),
+            ceiling=CeilingState(base=own, ceiling=own, effective=own, burst=False, granted=False)
+            if reservation is None else reservation.ceiling(own),
             load=_NO_LOAD,
         )  # fmt: skip
     info, warmth = pipeline.engine.info, pipeline.warmth
@@ -47,7 +56,8 @@ def worker_state(settings: ServeSettings, lifecycle: Lifecycle, pipeline: "Pipel
         ),
         memory=MemoryState(
             limit_bytes=warmth.limit_bytes, limit_source=warmth.limit_source, fit=warmth.memory, plan=warmth.plan,
-            observed_peak_bytes=peak_bytes, observed_bytes=used_bytes,
+            observed_peak_bytes=peak_bytes, observed_bytes=used_bytes, held_images=pipeline.held_images,
+            device_bytes=warmth.device_bytes,
         ),
         speed=pipeline.fit, ceiling=ceiling, load=pipeline.load(), health=pipeline.health(),
     )  # fmt: skip

@@ -56,7 +56,10 @@ class TierController:
         """Under a quarter of a base batch; a single image is no backlog however small the base is."""
         return queue_images <= 1 or queue_images < self._base / 4
 
-    def state(self) -> CeilingState:
+    def state(self, now_s: float) -> CeilingState:
         """For `/state`."""
-        burst = self._burst and self._ceiling > self._base
-        return CeilingState(base=self._base, ceiling=self._ceiling, effective=self.effective, burst=burst, granted=self._granted)
+        return CeilingState(
+            base=self._base, ceiling=self._ceiling, effective=self.effective, burst=self._burst and self._ceiling > self._base,
+            granted=self._granted, backlog=self._burst,
+            calm_s=0.0 if self._calm_since_s is None else max(0.0, now_s - self._calm_since_s),
+        )  # fmt: skip

@@ -43,6 +43,8 @@ class Warmth:
     observed_peak_bytes: int | None
     limit_bytes: int | None
     limit_source: Literal["Declared", "Device"] | None
+    device_bytes: int | None = None
+    """Memory of the device, whatever this worker may use of it."""
     plan: Fit | None = None
     """Bytes at the peak of a batch, from the model's file alone, as it was known before anything ran."""
     canary: Canary | None = None
@@ -61,7 +63,7 @@ class _WarmUp:
         self._engine, self._stopped = engine, stopped
         self.plan = engine.plan()
         # Read in any case: the peak begins anew, so that loading the model is not counted as its first batch.
-        device_bytes = engine.memory().limit_bytes
+        self.device_bytes = device_bytes = engine.memory().limit_bytes
         self.limit_bytes = device_bytes if declared_bytes is None else declared_bytes
         self.limit_source: Literal["Declared", "Device"] | None = "Device" if device_bytes is not None else None
         if declared_bytes is not None:
@@ -185,5 +187,5 @@ def warm_up(engine: Engine, max_batch: int, declared_bytes: int | None, stopped:
     return Warmth(
         buckets=tuple(images for images, _ in climb.speed), speed=tuple(climb.speed), memory=fit_line(climb.memory),
         observed_peak_bytes=max((peak for _, peak in climb.memory), default=None), limit_bytes=climb.limit_bytes,
-        limit_source=climb.limit_source, plan=climb.plan, canary=climb.canaries[0],
+        limit_source=climb.limit_source, device_bytes=climb.device_bytes, plan=climb.plan, canary=climb.canaries[0],
     )  # fmt: skip

@@ -56,7 +56,7 @@ class SimulatedCluster:
             worker_id=member.name, version="simulated", phase="Ready" if member.phase == "Ready" else "Draining",
             backend="Simulated", device="simulated", device_id=member.name, simulated="a simulation without HTTP",
             started_s=EPOCH_S + member.created_s, ready_after_s=ready_after_s, max_batch=max(told.buckets),
-            buckets=list(told.buckets), model=_MODEL, memory=MemoryState(), speed=told.fit, ceiling=told.tiers,
+            buckets=list(told.buckets), model=_MODEL, memory=MemoryState(), speed=told.fit, ceiling=told.tiers(self._fleet.now_s),
             load=told.load(self._fleet.now_s),
         )  # fmt: skip
 

@@ -153,10 +153,9 @@ class SimulatedWorker:
             inflight_images=self.inflight, fit=self._fit, ceiling=self._tiers.ceiling,
         )  # fmt: skip
 
-    @property
-    def tiers(self) -> CeilingState:
+    def tiers(self, now_s: float) -> CeilingState:
         """What it works with."""
-        return self._tiers.state()
+        return self._tiers.state(now_s)
 
     @property
     def fit(self) -> Fit | None:

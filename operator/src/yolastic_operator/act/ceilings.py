@@ -1,28 +1,29 @@
 """Which workers must be told other tiers than they work with. Pure."""
 
 from collections.abc import Iterator
-from typing import Literal
 
 from yolastic_contract.state import CeilingGrant, WorkerState
-from yolastic_operator.model import CeilingDecision, Fresh, Missing, Observation, Worker, WorkerView
+from yolastic_operator.model import CeilingDecision, Fresh, Missing, Observation, Tiers, Worker, WorkerView
 from yolastic_operator.policy.workers import current_revision
-
-_BOUNDS: tuple[Literal["spec", "memory", "latency", "efficiency"], ...] = ("spec", "memory", "latency", "efficiency")
 
 
 def grant_for(decision: CeilingDecision, state: WorkerState) -> CeilingGrant:
     """The grant for one worker: the decided tiers, cut to what this worker has warmed up."""
     own_limit = max(state.buckets, default=state.max_batch)
     ceiling = max(min(decision.tiers.ceiling, own_limit), 1)
-    bounds = {name: value for name in _BOUNDS if (value := getattr(decision.bounds, name)) is not None}
     return CeilingGrant(
-        base=min(decision.tiers.base, ceiling), ceiling=ceiling, bounds=bounds, budget_bytes=decision.budget_bytes
+        base=min(decision.tiers.base, ceiling),
+        ceiling=ceiling,
+        bounds=decision.bounds.own(),
+        budget_bytes=decision.budget_bytes,
     )
 
 
 def pending(observation: Observation, decision: CeilingDecision) -> Iterator[tuple[Worker, CeilingGrant]]:
-    """Ready workers of the current revision whose own state shows other tiers, each with its grant."""
+    """Ready workers of the current revision without a lease whose own state shows other tiers, each with its grant."""
     for view, state in _granted(observation):
+        if view.worker.name in decision.leased:
+            continue
         grant = grant_for(decision, state)
         if isinstance(view.state, Fresh) and not _works_with(state, grant):
             yield view.worker, grant
@@ -30,7 +31,15 @@ def pending(observation: Observation, decision: CeilingDecision) -> Iterator[tup
 
 def applied_replicas(observation: Observation, decision: CeilingDecision) -> int:
     """Workers whose own state shows the tiers they were granted; a moment of silence takes nothing back."""
-    return sum(_works_with(state, grant_for(decision, state)) for _, state in _granted(observation))
+    leased = decision.leased
+    return sum(
+        _is_at(state, leased[view.worker.name]) if view.worker.name in leased else _works_with(state, grant_for(decision, state))
+        for view, state in _granted(observation)
+    )
+
+
+def _is_at(state: WorkerState, tiers: Tiers) -> bool:
+    return state.ceiling.granted and (state.ceiling.base, state.ceiling.ceiling) == (tiers.base, tiers.ceiling)
 
 
 def _granted(observation: Observation) -> Iterator[tuple[WorkerView, WorkerState]]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 
+from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import ceilings, shrink
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.cluster.base import Cluster, ClusterError, WorkerError
@@ -54,6 +55,13 @@ class Effects:
             *(self._ask(worker, "ceiling", self._cluster.grant(self._ref, worker, grant)) for worker, grant in grants)
         )
         return bool(grants)
+
+    async def lease(self, observation: Observation, grants: Mapping[str, CeilingGrant]) -> None:
+        """Send workers on a shared device what the ledger grants them."""
+        told = [(worker, grants[worker.name]) for worker in observation.fleet.workers if worker.name in grants]
+        await asyncio.gather(
+            *(self._ask(worker, "ceiling", self._cluster.grant(self._ref, worker, grant)) for worker, grant in told)
+        )
 
     async def resize(self, observation: Observation, decision: Decision, now_s: float, drain_timeout_s: float) -> Resized:
         """Take the next step towards the wanted size."""

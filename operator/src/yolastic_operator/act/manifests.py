@@ -1,4 +1,4 @@
-"""The children of an inference as plain dicts: Deployment, Service, NetworkPolicy, control Secret. Pure."""
+"""The children of an inference as plain dicts: Deployment, Service, policies, control Secret. Pure."""
 
 import base64
 from collections.abc import Mapping
@@ -34,7 +34,12 @@ def render(workload: Workload, surroundings: Surroundings) -> list[Manifest]:
     Raises:
         ValueError: the model's URI is none that a worker of Kubernetes can read; the message says why.
     """
-    return [network_policy(workload, surroundings), service(workload), deployment(workload, surroundings)]
+    return [
+        network_policy(workload, surroundings),
+        disruption_budget(workload),
+        service(workload),
+        deployment(workload, surroundings),
+    ]
 
 
 def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
@@ -44,12 +49,16 @@ def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
         propagation_delay_s=surroundings.propagation_delay_s,
         grace_period_s=surroundings.propagation_delay_s + workload.spec.drain.timeout_seconds + GRACE_MARGIN_S,
     )
-    return _child("apps/v1", "Deployment", workload, workload.ref.name) | {
+    child = _child("apps/v1", "Deployment", workload, workload.ref.name)
+    if workload.record:
+        child["metadata"]["annotations"] = {names.ROLLOUT: workload.record}
+    surge = 1 if workload.manner == "Surge" else 0
+    return child | {
         "spec": {
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": dict(workload.labels)},
-            # A new worker is Ready before an old one goes: an update never lowers what is served.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            # Surge: a new worker is Ready before an old one goes, so an update never lowers what is served; else one goes first.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1 - surge}},
             "template": template,
         },
     }
@@ -81,6 +90,21 @@ def network_policy(workload: Workload, surroundings: Surroundings) -> Manifest:
                 {"ports": [{"port": names.DATA_PORT, "protocol": "TCP"}]},
                 {"from": sources, "ports": [{"port": names.CONTROL_PORT, "protocol": "TCP"}]},
             ],
+        },
+    }
+
+
+def disruption_budget(workload: Workload) -> Manifest:
+    """One worker at a time may be evicted, so a node is drained without losing more than one worker's capacity.
+
+    `maxUnavailable` and not `minAvailable`: with one worker the latter would hold up every drain of its node for ever, and who
+    drains a node would delete the pod instead. Workers that do not serve may always be evicted: nothing is lost with them.
+    """
+    return _child("policy/v1", "PodDisruptionBudget", workload, workload.ref.name) | {
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": dict(workload.labels)},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
         },
     }
 

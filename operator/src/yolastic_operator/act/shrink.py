@@ -1,8 +1,9 @@
 """Two-phase scale-down: which workers to drain, for which to wait, and when to order another size. Pure.
 
 A size is ordered smaller only with the workers that have left: chosen, drained, empty (or out of time). A worker that drains
-never serves again, so it is no supply; when load comes back meanwhile, it is let go first and replaced after. Workers that
-were ordered and never made (a quota, a size taken back at once) are given up before any that is there.
+never serves again, so it is no supply; when load comes back meanwhile, it is let go first and replaced after. One whom the drain
+never reached serves on, and then simply stays. Workers that were ordered and never made (a quota, a size taken back at once) are
+given up before any that is there.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -66,6 +67,8 @@ def plan(
     unmade = max(ordered - len(views), 0)
     adopted = {name: since_s for name, since_s in seen.items() if now_s - since_s >= ADOPT_AFTER_S}
     going = {name: since_s for name, since_s in (adopted | dict(leaving)).items() if name in views}
+    reprieved = [name for name in going if _undrained(views[name])][: max(desired - ordered + len(going), 0)]
+    going = {name: since_s for name, since_s in going.items() if name not in reprieved}
     supply = max(ordered - len(going), 0)
 
     if desired > supply and going:
@@ -104,6 +107,11 @@ def still_dismissed(observation: Observation, dismissed: Mapping[str, float], no
 
 def _drains(view: WorkerView) -> bool:
     return isinstance(view.state, Fresh) and view.state.value.phase == "Draining"
+
+
+def _undrained(view: WorkerView) -> bool:
+    """It was asked to leave and serves on: word of that never reached it."""
+    return view.worker.ready and isinstance(view.state, Fresh) and view.state.value.phase == "Ready"
 
 
 def _serves(view: WorkerView) -> bool:

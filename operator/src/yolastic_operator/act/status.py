@@ -240,7 +240,7 @@ def _model(observation: Observation, spec: InferenceSpec) -> ModelStatus:
 
 def _batch(previous: BatchStatus, observation: Observation, decision: CeilingDecision) -> BatchStatus:
     now, limited_by = decision.bounds, decision.limited_by
-    bounds = BatchBounds(spec=now.spec, memory=now.memory, latency=now.latency, efficiency=now.efficiency)
+    bounds = BatchBounds(spec=now.spec, memory=now.memory, latency=now.latency, efficiency=now.efficiency, lease=now.lease)
     # Only as long as the ceiling is the same: then the numbers it was first made of still tell why.
     if previous.ceiling == decision.tiers.ceiling and previous.limited_by is not None and _same_bounds(previous.bounds, bounds):
         bounds, limited_by = previous.bounds, previous.limited_by
@@ -255,7 +255,9 @@ def _batch(previous: BatchStatus, observation: Observation, decision: CeilingDec
 
 def _same_bounds(previous: BatchBounds, now: BatchBounds) -> bool:
     measured = ((previous.memory, now.memory), (previous.latency, now.latency), (previous.efficiency, now.efficiency))
-    return previous.spec == now.spec and all(_is_same_bound(before, after) for before, after in measured)
+    return (previous.spec, previous.lease) == (now.spec, now.lease) and all(
+        _is_same_bound(before, after) for before, after in measured
+    )
 
 
 def _is_same_bound(before: int | None, after: int | None) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from yolastic_contract import names
 from yolastic_operator.cluster.pods import is_over, worker_from_pod
-from yolastic_operator.model import Fleet, Ref, Worker
+from yolastic_operator.model import Fleet, Manner, Ref, Worker
 
 Body = Mapping[str, Any]
 Key = tuple[str, str]
@@ -23,6 +23,8 @@ class DeploymentView:
     version: int
     replicas: int
     revision: str
+    manner: Manner
+    record: str
 
 
 @dataclass(slots=True)
@@ -97,6 +99,10 @@ class FleetCache:
             return None
         return _fleet(children)
 
+    def with_workers(self) -> list[Key]:
+        """Inferences that have pods."""
+        return [key for key, children in self._children.items() if any(not over for _, _, over in children.pods.values())]
+
     def forget(self, ref: Ref) -> None:
         """The inference is gone; its children, which go a little later, are listed again should it come back."""
         self._children.pop(_key(ref), None)
@@ -119,7 +125,10 @@ def view_deployment(body: Body) -> DeploymentView:
     """The part of a Deployment that is kept."""
     spec = body.get("spec", {})
     labels = spec.get("template", {}).get("metadata", {}).get("labels", {})
-    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), labels.get(names.LABEL_REVISION, ""))
+    surge = spec.get("strategy", {}).get("rollingUpdate", {}).get("maxSurge", 1)
+    manner: Manner = "OneByOne" if surge == 0 else "Surge"
+    record = (body.get("metadata", {}).get("annotations") or {}).get(names.ROLLOUT, "")
+    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), labels.get(names.LABEL_REVISION, ""), manner, record)
 
 
 def _keep_deployment(children: _Children, body: Body) -> None:
@@ -142,11 +151,10 @@ def _fleet(children: _Children) -> Fleet:
     if not workers and over:
         workers = [max(over, key=lambda worker: worker.created_s)]
     deployment = children.deployment
-    return Fleet(
-        replicas=None if deployment is None else deployment.replicas,
-        workers=tuple(sorted(workers, key=lambda worker: (worker.created_s, worker.name))),
-        revision=None if deployment is None else deployment.revision,
-    )
+    seen = tuple(sorted(workers, key=lambda worker: (worker.created_s, worker.name)))
+    if deployment is None:
+        return Fleet(replicas=None, workers=seen)
+    return Fleet(deployment.replicas, seen, deployment.revision, deployment.manner, deployment.record)
 
 
 def _key(ref: Ref) -> Key:

@@ -33,7 +33,7 @@ class ControlClient:
 
     async def grant(self, base_url: str, token: str, grant: CeilingGrant) -> None:
         """`PUT /ceiling`."""
-        await self._request("PUT", f"{base_url}/ceiling", token, grant.model_dump(mode="json"))
+        await self._request("PUT", f"{base_url}/ceiling", token, grant.model_dump(mode="json", exclude_none=True))
 
     async def drain(self, base_url: str, token: str) -> None:
         """`POST /drain`."""

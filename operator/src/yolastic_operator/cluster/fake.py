@@ -1,12 +1,14 @@
 """A cluster in memory with workers that follow a tiny model, on a clock that a test moves: the loop in milliseconds.
 
 A worker becomes ready `start_s` after it was made, takes an equal share of `demand_per_s`, and empties `drain_s` after it was
-told to drain. A new revision is rolled out worker by worker, the new one first.
+told to drain. A new revision is rolled out worker by worker, the new one first or, `OneByOne`, the old one. Revisions in `bad`
+never start. With a shared runtime all workers are on the device GPU-0, and each waits for its first grant before it starts.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any, Final
 
 from yolastic_contract.names import buckets_up_to
@@ -32,7 +34,16 @@ class FakeWorker:
     """Since when it drains."""
     failure_reason: str | None = None
     failure_message: str = ""
+    failures: int = 0
     unschedulable: bool = False
+    waits: bool = False
+    """On a shared device: nothing was granted yet."""
+    backlog: bool = False
+    """More than a full base batch waits."""
+    held_images: int = 0
+    """The largest batch whose memory was not given back."""
+    gives_back: bool = True
+    """A smaller grant gives memory back at once."""
     hangs: bool = False
     """Its control port never answers."""
     broken: str | None = None
@@ -53,6 +64,8 @@ class FakeCluster:
     """From a drain to nothing in flight."""
     places: int | None = None
     """How many workers find a device; the rest stay unschedulable."""
+    bad: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By sha256 of a model: reason and message with which its workers end, every `start_s`."""
     demand_per_s: float = 0.0
     """Images/s for all of them together."""
     speed: Fit = field(default_factory=lambda: Fit(fixed=0.020, per_image=0.001, samples=20))
@@ -88,8 +101,10 @@ class FakeCluster:
         """The workers as of now."""
         self._fault("fleet")
         self._settle(())
-        revision = self.workload.revision if self.workload else None
-        return Fleet(self.replicas, tuple(self._worker(worker) for worker in self.workers.values()), revision)
+        workers = tuple(self._worker(worker) for worker in self.workers.values())
+        if self.workload is None:
+            return Fleet(self.replicas, workers)
+        return Fleet(self.replicas, workers, self.workload.revision, self.workload.manner, self.workload.record)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size; like a ReplicaSet, what has no place goes first, then what is not ready, then `victims`."""
@@ -120,7 +135,14 @@ class FakeCluster:
             burst=False,
             granted=True,
             budget_bytes=grant.budget_bytes,
+            reachable=grant.reachable,
+            wanted=grant.wanted,
+            serial=grant.serial,
         )
+        if fake.waits:
+            fake.waits, fake.starts_s = False, self.clock() + self.start_s
+        if fake.gives_back:
+            fake.held_images = min(fake.held_images, grant.ceiling)
 
     async def drain(self, ref: Ref, worker: Worker) -> None:
         """Begin to drain."""
@@ -168,21 +190,36 @@ class FakeCluster:
             return
         revision = self.workload.revision
         old = [fake.name for fake in self.workers.values() if fake.revision != revision]
+        surges = self.workload.manner == "Surge"
         # Surge 1: while old ones are left there may be one worker more than ordered.
-        allowed = self.replicas + 1 if old and self.replicas else self.replicas
+        allowed = self.replicas + 1 if old and self.replicas and surges else self.replicas
         while len(self.workers) > allowed:
             del self.workers[min(self.workers.values(), key=lambda fake: self._leaves_first(fake, victims)).name]
         while len(self.workers) < self.replicas:
             self._make(revision)
         old = [name for name in old if name in self.workers]
         new = [fake for fake in self.workers.values() if fake.revision == revision]
-        if old and all(self._ready(fake) for fake in new):
+        if not surges:
+            self._replace_one(old)
+        elif old and all(self._ready(fake) for fake in new):
+            idle = [name for name in old if not self._ready(self.workers[name])]
             if len(self.workers) > self.replicas:
-                del self.workers[old[0]]
+                del self.workers[(idle or old)[0]]
             if len(new) < self.replicas:
                 self._make(revision)
+        for fake in self.workers.values():
+            if fake.failure_reason is not None:
+                fake.failures = int((self.clock() - fake.created_s) / self.start_s)
         for index, fake in enumerate(self.workers.values()):
             fake.unschedulable = self.places is not None and index >= self.places
+
+    def _replace_one(self, old: Sequence[str]) -> None:
+        """At most one worker less than ordered serves; an old one that does not serve goes first."""
+        idle = [name for name in old if not self._ready(self.workers[name])]
+        gone = idle[:1] or (list(old[:1]) if all(self._ready(fake) for fake in self.workers.values()) else [])
+        for name in gone:
+            del self.workers[name]
+            self._make(self.workload.revision if self.workload else "")
 
     def _leaves_first(self, fake: FakeWorker, victims: Sequence[str]) -> tuple[bool, bool, bool, float]:
         return (not fake.unschedulable, self._ready(fake), fake.name not in victims, -fake.created_s)
@@ -193,6 +230,11 @@ class FakeCluster:
         max_batch = self.workload.spec.batching.max_size if self.workload else 32
         own = CeilingState(base=max_batch, ceiling=max_batch, effective=max_batch, burst=False, granted=False)
         fake = FakeWorker(f"worker-{self._made}", revision, now_s, now_s + self.start_s, own)
+        if self.workload is not None and self.workload.runtime.shared:
+            fake.waits, fake.starts_s = True, inf
+        failure = self.bad.get(self.workload.spec.model.sha256) if self.workload else None
+        if failure is not None:
+            fake.starts_s, (fake.failure_reason, fake.failure_message) = inf, failure
         self.workers[fake.name] = fake
 
     def _ready(self, fake: FakeWorker) -> bool:
@@ -216,6 +258,7 @@ class FakeCluster:
             unschedulable=fake.unschedulable,
             failure_reason=fake.failure_reason,
             failure_message=fake.failure_message,
+            failures=fake.failures,
         )
 
     def _state(self, fake: FakeWorker) -> WorkerState:
@@ -234,7 +277,8 @@ class FakeCluster:
             phase=phase,
             backend="Simulated",
             device="cpu",
-            device_id=f"GPU-{fake.name}",
+            device_id="GPU-0" if self.workload and self.workload.runtime.shared else f"GPU-{fake.name}",
+            waits_for_memory=fake.waits,
             simulated="a worker in memory",
             started_s=fake.created_s,
             ready_after_s=self.start_s if phase == "Ready" else None,
@@ -249,9 +293,12 @@ class FakeCluster:
                 limit_source="Device" if self.memory_limit_bytes else None,
                 fit=self.memory if phase == "Ready" else None,
                 observed_peak_bytes=round(self.memory.at(max_batch)) if phase == "Ready" else None,
+                plan=self.memory,
+                held_images=fake.held_images,
+                device_bytes=self.memory_limit_bytes,
             ),
             speed=self.speed if phase == "Ready" else None,
-            ceiling=fake.ceiling,
+            ceiling=fake.ceiling.model_copy(update={"backlog": fake.backlog}),
             load=LoadState(
                 ratio=share_per_s / capacity_per_s,
                 arrived_per_s=share_per_s,

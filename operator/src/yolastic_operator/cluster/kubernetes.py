@@ -22,6 +22,7 @@ from yolastic_operator.cluster.api import ApiError, KubernetesApi
 from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
 from yolastic_operator.cluster.cache import FleetCache, version_of
 from yolastic_operator.cluster.control import ControlClient
+from yolastic_operator.cluster.doubt import Doubts
 from yolastic_operator.model import Fleet, Ref, Worker, Workload
 from yolastic_operator.refusal import describe
 
@@ -35,6 +36,7 @@ _PLURALS: Final = {
     "Service": "api/v1/namespaces/{}/services",
     "Secret": "api/v1/namespaces/{}/secrets",
     "NetworkPolicy": "apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
+    "PodDisruptionBudget": "apis/policy/v1/namespaces/{}/poddisruptionbudgets",
     "Pod": "api/v1/namespaces/{}/pods",
     "Event": "apis/events.k8s.io/v1/namespaces/{}/events",
     "YoloInference": f"apis/{names.API_VERSION}/namespaces/{{}}/{names.INFERENCE_PLURAL}",
@@ -75,6 +77,7 @@ class KubernetesCluster:
         self._instance = instance
         self._token_age_s = token_age_s
         self._wall = wall
+        self._doubts = Doubts(time.monotonic)
         self._tokens: dict[Ref, tuple[str, ...]] = {}
         """Control tokens in the order to try them."""
         self._missing: dict[str, float] = {}
@@ -85,11 +88,11 @@ class KubernetesCluster:
     async def runtime(self, name: str) -> RuntimeSpec | None:
         """The runtime of that name, or None. Raises RefusedError for one that this version cannot read."""
         body = self._runtimes.get(name)
-        if body is None and self._wall() >= self._missing.get(name, 0.0):
+        if body is None and time.monotonic() >= self._missing.get(name, 0.0):
             # Only right after the start: from then on the watch tells, and asking now and then is enough.
             body = await self._api.get(f"{_RUNTIMES}/{name}")
             if body is None:
-                self._missing[name] = self._wall() + MISSING_FOR_S
+                self._missing[name] = time.monotonic() + MISSING_FOR_S
         if body is None:
             return None
         try:
@@ -116,13 +119,15 @@ class KubernetesCluster:
     async def fleet(self, ref: Ref) -> Fleet:
         """The size ordered and the workers there are, from the watches where they have shown them."""
         known = self._cache.fleet(ref)
-        if known is not None:
+        if known is not None and not self._doubts.due(ref, known):
             return known
         changes = self._cache.changes(ref)
         selector = ",".join(f"{key}={value}" for key, value in names.worker_labels(ref.name).items())
         deployment = await self._api.get(_path_of("Deployment", ref))
         pods = await self._api.list(_path_of("Pod", ref, ""), selector)
-        return self._cache.fill(ref, deployment, pods, changes)
+        listed = self._cache.fill(ref, deployment, pods, changes)
+        self._doubts.listed(ref, news=listed != known)
+        return listed
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size through the scale subresource; the victims' pods are marked as the cheapest to delete before."""
@@ -137,7 +142,10 @@ class KubernetesCluster:
 
     async def state(self, ref: Ref, worker: Worker) -> WorkerState:
         """`GET /state` of the pod."""
-        return await self._control.state(_base_url(worker))
+        self._doubts.asked(ref, worker)
+        state = await self._control.state(_base_url(worker))
+        self._doubts.answered(ref, worker, state)
+        return state
 
     async def grant(self, ref: Ref, worker: Worker, grant: CeilingGrant) -> None:
         """`PUT /ceiling` of the pod."""
@@ -182,6 +190,7 @@ class KubernetesCluster:
         """The inference is gone: drop what was kept about it."""
         self._tokens.pop(ref, None)
         self._applied = {key: applied for key, applied in self._applied.items() if key[0] != ref}
+        self._doubts.forget(ref)
         self._cache.forget(ref)
 
     def _stands(self, ref: Ref, manifest: Manifest, live: Manifest | None) -> bool:
@@ -289,7 +298,9 @@ def _applied(manifest: Manifest, live: Manifest) -> _Applied:
     digest, metadata = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest(), live["metadata"]
     if manifest["kind"] != "Deployment":
         return _Applied(digest, (metadata["uid"], metadata["resourceVersion"]))
-    seen = (metadata["uid"], metadata["generation"], metadata.get("labels"), metadata.get("ownerReferences"))
+    told = (metadata.get("annotations") or {}).items()
+    own = {name: value for name, value in told if name.startswith(f"{names.GROUP}/")}
+    seen = (metadata["uid"], metadata["generation"], metadata.get("labels"), own, metadata.get("ownerReferences"))
     return _Applied(digest, seen)
 
 

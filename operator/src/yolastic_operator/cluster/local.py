@@ -125,7 +125,7 @@ class LocalCluster:
         return self._runtimes.get(name)
 
     async def ensure(self, workload: Workload, replicas: int) -> None:
-        """Remember what to run; workers of an older revision are replaced one by one, the new one first."""
+        """Remember what to run; workers of another revision are replaced one after the other, as its manner says."""
         model_path(workload.spec.model.uri)
         secret = workload.spec.api_keys_secret_name
         if secret is not None and secret not in self._api_keys:
@@ -137,9 +137,10 @@ class LocalCluster:
 
     async def fleet(self, ref: Ref) -> Fleet:
         """The processes."""
-        revision = self._workload.revision if self._workload else None
         workers = tuple(process.worker() for process in self._workers.values() if not process.is_over)
-        return Fleet(self._replicas, workers, revision)
+        if self._workload is None:
+            return Fleet(self._replicas, workers)
+        return Fleet(self._replicas, workers, self._workload.revision, self._workload.manner, self._workload.record)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size; victims get SIGTERM first."""
@@ -186,24 +187,32 @@ class LocalCluster:
             await asyncio.sleep(KEEP_S)
 
     def _settle(self, victims: Sequence[str]) -> None:
-        """Bring the processes to the ordered size and revision, as a Deployment with a surge of 1 does."""
+        """Bring the processes to the ordered size and revision, as the Deployment does."""
         self._workers = {name: process for name, process in self._workers.items() if not process.is_over}
         if self._workload is None or self._replicas is None or self._closing:
             return
         revision = self._workload.revision
         live = [process for process in self._workers.values() if not process.is_stopping]
         old = [process for process in live if process.revision != revision]
-        allowed = self._replicas + 1 if old and self._replicas else self._replicas
+        surges = self._workload.manner == "Surge"
+        allowed = self._replicas + 1 if old and self._replicas and surges else self._replicas
         live.sort(key=lambda process: (process.name not in victims, process.is_ready, -process.created_s))
         for process in live[: max(len(live) - allowed, 0)]:
             process.stop()
         live = [process for process in live if not process.is_stopping]
-        live += [self._start(self._workload) for _ in range(self._replicas - len(live))]
+        # One by one a device is free only when the process that had it has ended.
+        there = len(live) if surges else len(self._workers)
+        live += [self._start(self._workload) for _ in range(self._replicas - there)]
         old = [process for process in live if process.revision != revision]
         new = [process for process in live if process.revision == revision]
-        if old and all(process.is_ready for process in new):
+        idle = [process for process in old if not process.is_ready]
+        if not surges:
+            complete = len(live) == self._replicas and all(process.is_ready for process in live)
+            for process in idle[:1] or (old[:1] if complete else []):
+                process.stop()
+        elif old and all(process.is_ready for process in new):
             if len(live) > self._replicas:
-                old[0].stop()
+                (idle or old)[0].stop()
             if len(new) < self._replicas:
                 self._start(self._workload)
 

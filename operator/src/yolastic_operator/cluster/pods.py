@@ -36,6 +36,7 @@ def worker_from_pod(pod: Pod) -> Worker:
         unschedulable=_unschedulable(pod) and (failure is None or failure[0] != "VolumeNotFound"),
         failure_reason=None if failure is None else failure[0],
         failure_message="" if failure is None else failure[1],
+        failures=max((_failures(one) for one in _container_statuses(pod)), default=0),
     )
 
 
@@ -108,6 +109,14 @@ def _container_failure(status: Mapping[str, Any]) -> Failure | None:
     if reason not in _WAITING_IS_NORMAL:
         return reason, _shorten(message)
     return None
+
+
+def _failures(status: Mapping[str, Any]) -> int:
+    """How often a container has ended and was to run again; the last end counts before the restart does."""
+    state = status.get("state", {})
+    waits = "waiting" in state and "terminated" in status.get("lastState", {})
+    ended = state.get("terminated", {}).get("exitCode", 0) != 0
+    return int(status.get("restartCount", 0)) + int(waits or ended)
 
 
 def _ending(status: Mapping[str, Any], ended: Mapping[str, Any]) -> Failure:

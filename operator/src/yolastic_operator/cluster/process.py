@@ -90,6 +90,7 @@ class WorkerProcess:
             ready=self.is_ready,
             failure_reason=None if failure is None else failure[0],
             failure_message="" if failure is None else failure[1],
+            failures=self._crashes,
         )
 
     def stop(self) -> None:

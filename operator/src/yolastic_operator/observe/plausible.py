@@ -51,6 +51,10 @@ def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
     yield "load.busy_ratio", load.busy_ratio, math.inf
     yield "load.demand_images", load.demand_images or 0, math.inf
     yield "memory.limit_bytes", memory.limit_bytes or 0, math.inf
+    yield "memory.device_bytes", memory.device_bytes or 0, math.inf
+    yield "memory.held_images", memory.held_images or 0, MAX_IMAGES_PER_S
+    yield "ceiling.budget_bytes", state.ceiling.budget_bytes or 0, math.inf
+    yield "ceiling.calm_s", state.ceiling.calm_s, math.inf
     yield "memory.observed_peak_bytes", memory.observed_peak_bytes or 0, math.inf
     yield from _fit("memory.plan", memory.plan, math.inf)
     yield from _fit("memory.fit", memory.fit, math.inf)

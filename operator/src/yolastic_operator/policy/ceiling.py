@@ -54,12 +54,14 @@ def decide_ceiling(
         return None
     budget = budget_of(spec, runtime, states)
     previous = granted_before(observation, state, states)
-    bounds = _bounds(spec, states, budget, memory, speed)
-    ceiling, limited_by = _ceiling(spec, bounds, speed, states, previous)
+    # On a shared device each worker is granted what it has warm itself: one that had less room at its start holds back nobody.
+    warm = [max(states, key=lambda state: max(state.buckets, default=0))] if runtime.shared else states
+    bounds = _bounds(spec, warm, budget, memory, speed)
+    ceiling, limited_by = _ceiling(spec, bounds, speed, warm, previous)
     ready = sum(is_serving(view) for view in observation.workers)
     base = ceiling
     if spec.batching.policy == "Computed":
-        base = base_for(ceiling, _warm(states, spec), speed, state.demand, ready, previous=previous)
+        base = base_for(ceiling, _warm(warm, spec), speed, state.demand, ready, previous=previous)
     decision = CeilingDecision(
         tiers=Tiers(base=base, ceiling=ceiling),
         bounds=bounds,
@@ -100,7 +102,8 @@ def granted_before(observation: Observation, state: PolicyState, states: Sequenc
     """Tiers the current revision works with: remembered, or after a restart what its workers say they were granted."""
     if state.tiers is not None and state.revision == observation.fleet.revision:
         return state.tiers
-    granted = [(s.ceiling.ceiling, s.ceiling.base) for s in states if s.ceiling.granted]
+    # On a shared device what is lent at the moment says nothing about what is allowed.
+    granted = [(s.ceiling.wanted or s.ceiling.ceiling, s.ceiling.base) for s in states if s.ceiling.granted]
     if not granted:
         return None
     ceiling, base = max(granted)

@@ -16,6 +16,7 @@ from yolastic_operator.model import (
     Worker,
     WorkerView,
 )
+from yolastic_operator.policy import rollout
 from yolastic_operator.policy.demand import why_not_fresh
 from yolastic_operator.policy.workers import count, current_revision, is_draining, is_leaving, is_serving, is_starting
 
@@ -48,7 +49,7 @@ def conditions(
         scaling_active(spec, replicas),
         scaling_limited(replicas),
         fallback_active(spec, replicas),
-        progressing(observation, replicas),
+        progressing(observation, spec, replicas),
     )
 
 
@@ -178,7 +179,7 @@ def fallback_active(spec: InferenceSpec, replicas: ReplicaDecision) -> Condition
     return _update(kind, "False", "Waiting", f"{outage}; {rule}")
 
 
-def progressing(observation: Observation, replicas: ReplicaDecision) -> ConditionUpdate:
+def progressing(observation: Observation, spec: InferenceSpec, replicas: ReplicaDecision) -> ConditionUpdate:
     """Workers are still coming or going."""
     current = current_revision(observation)
     serving = sum(is_serving(view) for view in current)
@@ -186,9 +187,13 @@ def progressing(observation: Observation, replicas: ReplicaDecision) -> Conditio
     leaving = sum(is_leaving(view) for view in observation.workers)
     failed = _failed(current)
     why = f"; {_failure_words(failed)}" if failed else ""
-    if older and observation.fleet.revision is not None:
+    # One by one the last of the old has gone before the last of the new serves.
+    last = observation.fleet.manner == "OneByOne" and spec.rollout.strategy == "Auto" and serving < replicas.desired
+    if (older or last) and observation.fleet.revision is not None:
         told = f"{serving} of {count(replicas.desired)} of the new revision ready, {older} of an older one left{why}"
-        return _update("Progressing", "True", "RollingOut", told)
+        waits = rollout.waits_for(observation.fleet, spec.rollout.strategy, replicas.desired)
+        reason = "OneByOne" if observation.fleet.manner == "OneByOne" else "RollingOut"
+        return _update("Progressing", "True", reason, f"{told}; {waits}")
     if serving < replicas.desired:
         return _update("Progressing", "True", "ScalingUp", f"{serving} of {count(replicas.desired)} ready{why}")
     if leaving or serving > replicas.desired:

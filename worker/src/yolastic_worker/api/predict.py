@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from yolastic_worker.admission import Accepted, Refused
@@ -12,7 +13,7 @@ from yolastic_worker.api.multipart import parse_form, parse_source
 from yolastic_worker.api.parameters import Parameters, parse_parameters, patience_s, tells_patience
 from yolastic_worker.api.remote import Remote, Url, Watch
 from yolastic_worker.api.ultralytics import render_boxes, render_image, render_response
-from yolastic_worker.decode import DecodePool, Header, ImageRefused, decode_as, letterbox, read_header
+from yolastic_worker.decode import DecodePool, Header, ImageRefused, decode_as, decodes_quickly, letterbox, read_header
 from yolastic_worker.limits import Limits
 from yolastic_worker.metrics import WorkerMetrics
 from yolastic_worker.pipeline import Pipeline
@@ -136,8 +137,10 @@ class Predict:
         )  # fmt: skip
         self._metrics.stages["receive"].observe(pending.received_s - request.arrived_s)
         headers, accepted = self._admit(bodies, pending)
-        for index, header in enumerate(headers):
-            self._pool.submit(header.pixels, self._stage, pending, index, header)
+        alone = len(headers) == 1 and decodes_quickly(headers[0], bodies[0])
+        if not alone or not self._pipeline.do_while_idle(partial(self._stage, pending, 0, headers[0])):
+            for index, header in enumerate(headers):
+                self._pool.submit(header.pixels, self._stage, pending, index, header)
         timer = asyncio.get_running_loop().call_later(pending.deadline_s - pending.received_s, pending.expire)
         watch(lambda: self._leave(pending))
         try:
@@ -215,7 +218,7 @@ class Predict:
                 raise _refusal_of(Quarantined(), index, len(bodies))
 
     def _stage(self, pending: Pending, index: int, header: Header) -> None:
-        """Decode into a slot and queue it; runs in the decode pool."""
+        """Decode into a slot and queue it; runs in the decode pool, or in the engine's thread while that is idle."""
         slots, bodies = self._pipeline.slots, pending.bodies
         body = bodies[index] if bodies else b""  # then it is cancelled already
         image = Image(

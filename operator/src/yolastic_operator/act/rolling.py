@@ -1,0 +1,84 @@
+"""Follows the rollouts of one inference: plans the next step, and keeps its record as text that the cluster stores."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_operator.model import ConditionUpdate, Fleet, Observation, Workload
+from yolastic_operator.policy import rollout
+from yolastic_operator.policy.rollout import GivenUp, Kept, Record, Watch
+
+
+class Rolling:
+    """The rollouts of one inference. What the cluster kept is read once: this process is the only one to write it."""
+
+    def __init__(self) -> None:
+        self._record: Record | None = None
+        self._watch = Watch()
+        self._text = ""
+
+    def follow(self, fleet: Fleet, wanted: Workload, generation: int, now_s: float) -> Workload:
+        """What to run in place of `wanted`, with how it replaces what runs; mostly that is `wanted` itself."""
+        record = read(fleet.record) if self._record is None else self._record
+        kept = Kept(wanted.revision, wanted.runtime_name, wanted.spec, wanted.runtime)
+        plan = rollout.plan(fleet, kept, generation, record=record, watch=self._watch, now_s=now_s)
+        if plan.record != self._record:
+            self._text = render(plan.record)
+        self._record, self._watch = plan.record, plan.watch
+        target = plan.target
+        return replace(
+            wanted,
+            spec=rollout.effective(target, wanted.spec) if target is not kept else wanted.spec,
+            runtime_name=target.runtime_name,
+            runtime=target.runtime,
+            revision=target.revision,
+            manner=plan.manner,
+            record=self._text,
+        )
+
+    def conditions(self, observation: Observation) -> list[ConditionUpdate]:
+        """What to tell in place of the usual conditions: why the spec's own revision does not run."""
+        given_up = self._record.given_up if self._record is not None else None
+        return [] if given_up is None else rollout.rolled_back(given_up, observation)
+
+
+def render(record: Record) -> str:
+    """The record as text."""
+    parts: dict[str, Any] = {}
+    for name, kept in (("running", record.running), ("good", record.good)):
+        if kept is not None:
+            parts[name] = {
+                "revision": kept.revision,
+                "runtimeName": kept.runtime_name,
+                "spec": kept.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+                "runtime": kept.runtime.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+            }
+    lost = record.given_up
+    if lost is not None:
+        told = {"revision": lost.revision, "generation": lost.generation, "reason": lost.reason, "message": lost.message}
+        parts["givenUp"] = told
+    return json.dumps(parts, sort_keys=True, separators=(",", ":"))
+
+
+def read(text: str) -> Record:
+    """The record of a text; an empty one for what this version cannot read: then there is nothing to go back to."""
+    try:
+        parts = json.loads(text) if text else {}
+        lost = parts.get("givenUp")
+        given_up = None
+        if lost is not None:
+            given_up = GivenUp(str(lost["revision"]), int(lost["generation"]), str(lost["reason"]), str(lost["message"]))
+        return Record(_kept(parts.get("running")), _kept(parts.get("good")), given_up)
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+        return Record()
+
+
+def _kept(part: dict[str, Any] | None) -> Kept | None:
+    if part is None:
+        return None
+    spec, runtime = InferenceSpec.model_validate(part["spec"]), RuntimeSpec.model_validate(part["runtime"])
+    return Kept(str(part["revision"]), str(part["runtimeName"]), spec, runtime)

@@ -1,0 +1,370 @@
+"""The accounts behind the ledger: what each worker on each shared device was granted, has confirmed, and may still hold.
+
+One object for all inferences of an operator; each loop tells what it sees and is told what to grant to its own workers. Pure but
+for its memory: time comes in as an argument, bells are functions. Nothing is written down: after a restart everything is read
+from the workers' `/state` again, and until all have spoken nobody is given more.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from yolastic_contract.names import buckets_up_to
+from yolastic_contract.state import CeilingGrant, Fit, WorkerState
+from yolastic_operator.model import Bounds, Fresh, Missing, Observation, Ref, Tiers, WorkerView
+from yolastic_operator.policy import lease_words, ledger
+from yolastic_operator.policy.ledger import Claim, Share, Sharing
+
+PRESSING_S: Final = 1.0
+"""A backlog that was small for longer than this gives way to one that is not."""
+FORGOTTEN_S: Final = 300.0
+"""Workers of an inference that was deleted count this long, unless they are seen to go: longer than they are given to end."""
+
+Key = tuple[str, str]
+"""Namespace and name of an inference."""
+_Id = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Wants:
+    """What an inference wants for each of its workers, and what it says of the device."""
+
+    tiers: Tiers
+    """By its own bounds, images."""
+    bounds: Bounds | None = None
+    """They are told to the worker for its metrics; None: not known yet."""
+    headroom_percent: int = 10
+    device_bytes: int | None = None
+    """Declared; None: as the workers say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """What a turn is to do about shared devices."""
+
+    targets: Mapping[str, Tiers] = field(default_factory=dict)
+    """What each worker on a shared device should work with now; the others are granted what was decided."""
+    grants: Mapping[str, CeilingGrant] = field(default_factory=dict)
+    """To be sent now; they count as held from here on."""
+    lendable: int | None = None
+    """The ceiling that the device can lend to each worker when the others are calm, images."""
+    trouble: str | None = None
+    """Why a worker does not have its base, in words."""
+    text: str = ""
+    """The devices, in words."""
+
+    @property
+    def shared(self) -> bool:
+        """There are workers on a shared device."""
+        return bool(self.text)
+
+
+@dataclass(slots=True)
+class _Account:
+    """One worker, as it was last seen."""
+
+    device_id: str
+    device_bytes: int | None
+    headroom_percent: int
+    worker_id: str
+    claim: Claim
+    state: WorkerState
+    seen_s: float
+    """When it was first seen."""
+    sent: CeilingGrant | None = None
+    """Sent, and not shown in `/state` yet."""
+    sent_bytes: int = 0
+    """The most of what was sent since it last confirmed."""
+    until_s: float | None = None
+    """Nobody looks at it any more: it counts until then."""
+
+
+class Accounts:
+    """All shared devices of one operator."""
+
+    def __init__(
+        self,
+        *,
+        born_s: float = 0.0,
+        settle_s: float = 0.0,
+        expected: Callable[[], Collection[Key]] = lambda: (),
+    ) -> None:
+        """Start empty.
+
+        Args:
+            born_s: Unix time; workers that are older and silent may hold what somebody else granted them.
+            settle_s: at first, for so long after the first turn, nobody is given more.
+            expected: inferences that are known to have workers; until each had a turn nobody is given more.
+        """
+        self._born_s = born_s
+        self._settle_s = settle_s
+        self._expected = expected
+        self._first_s: float | None = None
+        self._accounts: dict[_Id, _Account] = {}
+        self._silent: set[_Id] = set()
+        """Workers from before, which have not said yet what they hold."""
+        self._told: set[Key] = set()
+        self._bells: dict[Key, Callable[[], None]] = {}
+        self._serial = 0
+
+    def listen(self, ref: Ref, wake: Callable[[], None]) -> None:
+        """`wake` is called when there is something to tell the workers of this inference."""
+        self._bells[_key(ref)] = wake
+
+    def forget(self, ref: Ref, now_s: float) -> None:
+        """The inference is gone; its workers go a little later."""
+        key = _key(ref)
+        self._bells.pop(key, None)
+        self._told.discard(key)
+        for one, account in self._accounts.items():
+            if one[:2] == key:
+                account.claim = replace(account.claim, stage="Fixed")
+                account.until_s = now_s + FORGOTTEN_S
+
+    def gone(self, key: Key, worker: str) -> None:
+        """A worker was seen to be no more."""
+        self._silent.discard((*key, worker))
+        if self._accounts.pop((*key, worker), None) is not None:
+            self._ring(None)
+
+    def turn(self, ref: Ref, observation: Observation | None, wants: Wants | None, now_s: float, wall_s: float) -> Leases:
+        """Take in what a turn saw, and say what to grant.
+
+        Args:
+            ref: whose turn it is.
+            observation: its workers; None: it could not look.
+            wants: None: its runtime is not shared, or not known; then what its workers hold is counted and nothing is granted.
+            now_s: seconds of a clock that is never set.
+            wall_s: Unix time; grants are numbered by it, so that a later operator's numbers are larger.
+        """
+        key = _key(ref)
+        self._first_s = now_s if self._first_s is None else self._first_s
+        for one in [one for one, account in self._accounts.items() if account.until_s is not None and account.until_s <= now_s]:
+            del self._accounts[one]
+        is_new = observation is not None and key not in self._told
+        if observation is not None:
+            self._take_in(key, observation, wants, now_s)
+            self._told.add(key)
+        own = {one: account for one, account in self._accounts.items() if one[:2] == key}
+        if wants is None or not own:
+            if is_new:  # it may have been the last that was not known
+                self._ring(key, now_s)
+            return Leases()
+        self._serial = max(self._serial + 1, int(wall_s * 1000))
+        leases = self._leases(own, wants, now_s)
+        self._ring(key, now_s)
+        return leases
+
+    # --- what is known
+
+    def _take_in(self, key: Key, observation: Observation, wants: Wants | None, now_s: float) -> None:
+        first = key not in self._told
+        fits = _measured(observation)
+        for view in observation.workers:
+            one = (*key, view.worker.name)
+            if view.worker.phase in {"Failed", "Pending"}:
+                self._accounts.pop(one, None)  # nothing runs: what it held is free, and its next start asks again
+                self._silent.discard(one)
+                continue
+            account = self._accounts.get(one)
+            if isinstance(view.state, Fresh):
+                self._silent.discard(one)
+                self._account(one, view, _Told(view.state.value, wants, fits.get(view.worker.revision)), now_s)
+            elif account is not None:
+                account.claim = replace(account.claim, stage="Fixed")
+            elif first and view.worker.created_s < self._born_s and wants is not None:
+                self._silent.add(one)
+        there = {(*key, view.worker.name) for view in observation.workers}
+        for one in [one for one in (*self._accounts, *self._silent) if one[:2] == key and one not in there]:
+            self._accounts.pop(one, None)
+            self._silent.discard(one)
+
+    def _account(self, one: _Id, view: WorkerView, told_of: "_Told", now_s: float) -> None:
+        state, wants = told_of.state, told_of.wants
+        told = state.ceiling
+        ours = wants is not None or told.serial is not None or state.waits_for_memory
+        if not ours or state.device_id in {"", state.device}:  # a device that cannot be told from others is not shared out
+            self._accounts.pop(one, None)
+            return
+        account = self._accounts.get(one)
+        if account is None or account.worker_id != state.worker_id:
+            seen_s = now_s if account is None or account.until_s is not None else account.seen_s
+            account = _Account(state.device_id, None, 0, state.worker_id, Claim("/".join(one), 0.0, "Fixed"), state, seen_s)
+            self._accounts[one] = account
+        account.device_id, account.state, account.until_s = state.device_id, state, None
+        account.device_bytes = state.memory.device_bytes
+        if account.sent is not None and told.serial is not None and told.serial >= (account.sent.serial or 0):
+            account.sent, account.sent_bytes = None, 0
+        if wants is not None:
+            account.headroom_percent = wants.headroom_percent
+            known = [size for size in (account.device_bytes, wants.device_bytes) if size is not None]
+            account.device_bytes = min(known, default=None)
+        account.claim = _claim(account, view, told_of, now_s)
+
+    # --- what follows from it
+
+    def _leases(self, own: Mapping[_Id, _Account], wants: Wants, now_s: float) -> Leases:
+        targets: dict[str, Tiers] = {}
+        grants: dict[str, CeilingGrant] = {}
+        lendable: list[int] = []
+        trouble: list[str] = []
+        words: list[str] = []
+        for device_id in sorted({account.device_id for account in own.values()}):
+            capacity = self._capacity(device_id)
+            # None of them is granted by anybody else, whatever becomes of them here.
+            here = {one: account for one, account in own.items() if account.device_id == device_id}
+            targets |= {one[2]: _shown(account.state) for one, account in here.items() if account.state.phase != "Starting"}
+            if capacity is None:
+                trouble.append(f"device {device_id} does not tell its memory: set acceleratorMemory in the runtime")
+                words.append(trouble[-1])
+                continue
+            calm = ledger.settled(self._claims(device_id), capacity)
+            sharing = _fulfilled(self._claims(device_id), calm, capacity)
+            words.append(lease_words.words(device_id, self._claims(device_id), capacity, self._why_not(now_s)))
+            for one, account in here.items():
+                claims, claim, worker = self._claims(device_id), account.claim, one[2]
+                order = ledger.orders(claims, capacity, may_grow=self._why_not(now_s) is None).get(claim.name)
+                if claim.stage == "Serving":
+                    targets[worker] = targets[worker] if order is None else Tiers(order.base, order.ceiling)
+                    lendable.append(ledger.lent(calm, claim.name, capacity))
+                    words.append(lease_words.lease(worker, targets[worker], claim))
+                words += lease_words.waits(worker, claim, sharing)
+                trouble += lease_words.short(worker, claim, sharing, device_id, capacity)
+                grant = None if order is None else self._grant(order, claim, claims, capacity, wants)
+                if grant is not None and _is_news(account, grant):
+                    grants[worker] = grant
+                    account.sent, account.sent_bytes = grant, max(account.sent_bytes, grant.budget_bytes or 0)
+                    account.claim = replace(claim, holds_bytes=max(claim.holds_bytes, grant.budget_bytes or 0))
+        return Leases(targets, grants, min(lendable, default=None), "; ".join(trouble) or None, "; ".join(words))
+
+    def _grant(self, order: Share, claim: Claim, claims: Sequence[Claim], capacity: int, wants: Wants) -> CeilingGrant:
+        reachable = max(order.ceiling, ledger.lent(claims, claim.name, capacity))
+        bounds = {} if wants.bounds is None else wants.bounds.own()
+        return CeilingGrant(
+            base=order.base, ceiling=order.ceiling, budget_bytes=order.budget_bytes, reachable=reachable, bounds=bounds,
+            wanted=wants.tiers.ceiling, serial=self._serial,
+        )  # fmt: skip
+
+    def _why_not(self, now_s: float) -> str | None:
+        """Why nobody may be given more now, in words; None: they may."""
+        if self._silent:
+            return f"worker {sorted(self._silent)[0][2]} has not said what it holds"
+        missing = sorted(set(self._expected()) - self._told)
+        if missing:
+            return f"{'/'.join(missing[0])} has not been looked at"
+        if self._first_s is not None and now_s - self._first_s < self._settle_s:
+            return "the operator has just started"
+        return None
+
+    def _capacity(self, device_id: str) -> int | None:
+        """Memory of the device less the largest headroom that anybody on it asks for; None: nobody knows it."""
+        here = [account for account in self._accounts.values() if account.device_id == device_id]
+        known = [account.device_bytes for account in here if account.device_bytes is not None]
+        if not known:
+            return None
+        return min(known) * (100 - max(account.headroom_percent for account in here)) // 100
+
+    def _claims(self, device_id: str) -> list[Claim]:
+        return [account.claim for account in self._accounts.values() if account.device_id == device_id]
+
+    def _ring(self, but: Key | None, now_s: float | None = None) -> None:
+        """Wake the others who have something to tell their workers."""
+        may_grow = now_s is not None and self._why_not(now_s) is None
+        for device_id in {account.device_id for account in self._accounts.values()}:
+            capacity = self._capacity(device_id)
+            if capacity is None:
+                continue
+            told = ledger.orders(self._claims(device_id), capacity, may_grow=may_grow or now_s is None)
+            for one, account in self._accounts.items():
+                order = told.get(account.claim.name)
+                if order is not None and one[:2] != but and account.device_id == device_id and _differs(account, order):
+                    self._bells.get(one[:2], _silence)()
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What is known of a worker in one turn."""
+
+    state: WorkerState
+    wants: Wants | None
+    sibling: Fit | None
+    """What another worker of the same revision has measured."""
+
+
+def _claim(account: _Account, view: WorkerView, told_of: _Told, now_s: float) -> Claim:
+    state, told, wants, sibling = account.state, account.state.ceiling, told_of.wants, told_of.sibling
+    own = state.memory.fit
+    fit, measured = (own or sibling), own is not None or sibling is not None
+    claim = Claim(
+        name=account.claim.name, created_s=view.worker.created_s, stage="Fixed", fit=fit or state.memory.plan, measured=measured,
+        waited_s=now_s - account.seen_s,
+    )  # fmt: skip
+    if state.phase == "Starting":
+        stage: ledger.Stage = "Waiting" if state.waits_for_memory else "Warming"
+        held = account.sent_bytes if state.waits_for_memory else max(told.budget_bytes or 0, account.sent_bytes)
+        sizes = buckets_up_to(state.max_batch)
+        claim = replace(claim, stage=stage if wants is not None else "Fixed", holds_bytes=held, sizes=sizes)
+    else:
+        sizes = tuple(sorted({1, *state.buckets}))
+        leased = told.budget_bytes or 0 if told.serial is not None else 0
+        held = max(leased, claim.bytes(max(told.ceiling, state.memory.held_images or 0)), account.sent_bytes)
+        stage = "Serving" if wants is not None and state.phase in {"Ready", "Draining"} and fit is not None else "Fixed"
+        claim = replace(
+            claim, stage=stage, holds_bytes=held, sizes=sizes, granted_base=told.base if told.granted else 0,
+            granted_ceiling=told.ceiling,
+        )  # fmt: skip
+    if wants is None:
+        return claim
+    wish: ledger.Wish = "None"
+    if told.backlog and state.phase == "Ready":
+        wish = "Pressing" if told.calm_s < PRESSING_S else "Lingering"
+    return replace(claim, base=min(wants.tiers.base, sizes[-1]), ceiling=min(wants.tiers.ceiling, sizes[-1]), wish=wish)
+
+
+def _measured(observation: Observation) -> dict[str, Fit]:
+    """The largest fit that a worker of each revision has measured."""
+    found: dict[str, Fit] = {}
+    for view in observation.workers:
+        fit = None if isinstance(view.state, Missing) else view.state.value.memory.fit
+        if fit is not None:
+            before = found.get(view.worker.revision, fit)
+            found[view.worker.revision] = max(before, fit, key=lambda one: (one.fixed + one.residual, one.per_image))
+    return found
+
+
+def _fulfilled(claims: Sequence[Claim], calm: Sequence[Claim], capacity: int) -> Sharing:
+    """How the device is shared out when all that find room have started; who does not, is refused."""
+    there = {claim.name for claim in calm}
+    refused = frozenset(claim.name for claim in claims if claim.name not in there)
+    return replace(ledger.share(calm, capacity), refused=refused)
+
+
+def _shown(state: WorkerState) -> Tiers:
+    return Tiers(state.ceiling.base, state.ceiling.ceiling)
+
+
+def _differs(account: _Account, order: Share) -> bool:
+    """The worker neither shows nor was sent this."""
+    wanted = (order.base, order.ceiling, order.budget_bytes)
+    told, sent = account.state.ceiling, account.sent
+    if sent is not None:
+        return (sent.base, sent.ceiling, sent.budget_bytes) != wanted
+    return not told.granted or (told.base, told.ceiling, told.budget_bytes) != wanted
+
+
+def _is_news(account: _Account, grant: CeilingGrant) -> bool:
+    """The worker does not show it, or has not given back what it should have."""
+    told, held = account.state.ceiling, account.state.memory.held_images or 0
+    # As long as what was sent is not confirmed, it may yet come: only a later grant ends that.
+    if account.sent is not None or not told.granted or told.serial is None or held > grant.ceiling:
+        return True
+    shown = (told.base, told.ceiling, told.budget_bytes, told.reachable, told.wanted)
+    return shown != (grant.base, grant.ceiling, grant.budget_bytes, grant.reachable, grant.wanted)
+
+
+def _key(ref: Ref) -> Key:
+    return ref.namespace, ref.name
+
+
+def _silence() -> None:
+    """Nobody listens."""

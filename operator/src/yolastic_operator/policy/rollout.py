@@ -1,0 +1,187 @@
+"""How a new revision takes the place of an old one, and when it is given up. Pure.
+
+Whether a device is free is not computed from nodes and pods: that takes the right to read all of both, and guesses what only the
+scheduler knows (taints, affinity, other people's pods). The worker that is to come beside the old ones is the question: when the
+scheduler finds no place for it, none is free. So `Auto` surges first and goes one by one when that stays unplaced.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from yolastic_contract.inference import InferenceSpec, RolloutStrategy
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_operator.model import ConditionUpdate, Fleet, Manner, Observation, Worker
+from yolastic_operator.policy.workers import count, is_serving
+
+PLACE_WAIT_S: Final = 10.0
+"""A new worker without a place beside the old ones gets this long before one of them makes room, seconds."""
+FAILURES: Final = 3
+"""A new revision whose worker has ended this often before it served is given up."""
+STUCK_S: Final = 600.0
+"""So is one whose worker cannot even start for this long (no image, no Secret), seconds; Kubernetes' progress deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What makes the workers of a revision."""
+
+    revision: str
+    runtime_name: str
+    spec: InferenceSpec
+    runtime: RuntimeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """A revision that was rolled back, with the generation of the spec that asked for it, and why."""
+
+    revision: str
+    generation: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What must outlive the operator: kept with the Deployment."""
+
+    running: Kept | None = None
+    """What the cluster was last told to run."""
+    good: Kept | None = None
+    """What served before that; None once a worker of `running` has served."""
+    given_up: GivenUp | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Since when something stands still; seconds on the clock of `plan`, None: it does not."""
+
+    unplaced_s: float | None = None
+    stuck_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to run, and how it takes the place of what runs."""
+
+    target: Kept
+    manner: Manner
+    record: Record
+    watch: Watch
+
+
+def plan(fleet: Fleet, wanted: Kept, generation: int, *, record: Record, watch: Watch, now_s: float) -> Plan:
+    """The next step of a rollout; the same answer until something moves.
+
+    Args:
+        fleet: size, workers and manner of updating as the cluster has them.
+        wanted: what the spec of `generation` asks for.
+        generation: of the spec.
+        record: `Plan.record` of the turn before, or what the cluster kept of it.
+        watch: `Plan.watch` of the turn before; empty after a restart.
+        now_s: seconds of a clock that is never set.
+    """
+    target, given_up = wanted, record.given_up
+    if given_up is not None and (given_up.revision, given_up.generation) == (wanted.revision, generation) and record.running:
+        target = record.running
+    if record.running is None or record.running.revision != target.revision:
+        # What was gone back to had served before, though it may not yet again.
+        served = given_up is not None or _serves(fleet, record.running)
+        good = record.running if served else record.good
+        record = Record(target, good if good is not None and good.revision != target.revision else None)
+        watch = Watch()
+    elif given_up is None or target is wanted:
+        record = Record(target, None if _serves(fleet, target) else record.good)
+
+    watch = _watched(fleet, target, watch, now_s)
+    failed = _failed(fleet, target, watch, now_s)
+    if record.good is not None and failed is not None:
+        why = f"worker {failed.name}: {failed.failure_reason}: {failed.failure_message}"
+        lost = GivenUp(target.revision, generation, failed.failure_reason or "WorkerFailed", why)
+        target, watch = record.good, Watch()
+        record = Record(target, None, lost)
+    manner = _manner(fleet, target, wanted.spec.rollout.strategy, watch, now_s)
+    return Plan(target, manner, record, watch)
+
+
+def effective(target: Kept, spec: InferenceSpec) -> InferenceSpec:
+    """The spec to decide by: that of what runs, with the size that is asked for now."""
+    return target.spec.model_copy(update={"replicas": spec.replicas, "autoscaling": spec.autoscaling})
+
+
+def rolled_back(given_up: GivenUp, observation: Observation) -> list[ConditionUpdate]:
+    """Conditions of an inference whose spec asks for what was given up."""
+    serving = sum(is_serving(view) for view in observation.workers)
+    before = f"{count(serving)} of the revision before {'serves' if serving == 1 else 'serve'}"
+    message = f"{before}; the new one did not start and was rolled back, change the spec to try again: {given_up.message}"
+    return [
+        ConditionUpdate("Ready", "False", "RolledBack", message),
+        ConditionUpdate("ModelLoaded", "False", given_up.reason, given_up.message),
+        ConditionUpdate("Progressing", "False", "RolledBack", message),
+    ]
+
+
+def waits_for(fleet: Fleet, strategy: RolloutStrategy, desired: int) -> str:
+    """What a rollout that is under way waits for, in words."""
+    new = [worker for worker in fleet.workers if worker.revision == fleet.revision and worker.phase != "Terminating"]
+    if fleet.manner == "OneByOne":
+        why = "as rollout.strategy Recreate says" if strategy == "Recreate" else "because no device is free for one more"
+        alone = "; nobody serves until the new worker is ready" if desired == 1 else ""
+        return f"one by one, an old worker goes before its successor starts, {why}{alone}"
+    if any(worker.unschedulable for worker in new):
+        then = "it waits for one, as rollout.strategy RollingUpdate says"
+        if strategy == "Auto":
+            then = f"after {PLACE_WAIT_S:.0f} s an old worker makes room"
+        return f"the scheduler finds no place for a new worker beside the old ones: {then}"
+    if any(worker.phase in {"Pending", "Starting"} for worker in new):
+        return "waiting for the new worker to be ready"
+    return "waiting for the cluster to start the next one and to end the old ones"
+
+
+def _serves(fleet: Fleet, kept: Kept | None) -> bool:
+    return kept is not None and any(worker.ready and worker.revision == kept.revision for worker in fleet.workers)
+
+
+def _live(fleet: Fleet, kept: Kept) -> tuple[list[Worker], list[Worker]]:
+    """Workers of the revision, and the others; those being removed are neither."""
+    live = [worker for worker in fleet.workers if worker.phase != "Terminating"]
+    new = [worker for worker in live if worker.revision == kept.revision]
+    return new, [worker for worker in live if worker.revision != kept.revision]
+
+
+def _watched(fleet: Fleet, target: Kept, watch: Watch, now_s: float) -> Watch:
+    new, old = _live(fleet, target)
+    # One that leaves is about to make room: then it is no want of devices.
+    leaving = any(worker.phase == "Terminating" for worker in fleet.workers)
+    unplaced = bool(old) and not leaving and any(worker.unschedulable for worker in new)
+    stuck = any(worker.failure_reason is not None and worker.phase == "Failed" for worker in new)
+    return Watch(_since(watch.unplaced_s, unplaced, now_s), _since(watch.stuck_s, stuck, now_s))
+
+
+def _since(before_s: float | None, holds: bool, now_s: float) -> float | None:
+    if not holds:
+        return None
+    return now_s if before_s is None else before_s
+
+
+def _failed(fleet: Fleet, target: Kept, watch: Watch, now_s: float) -> Worker | None:
+    """The worker for whose sake the revision is given up; None while it may still come, or where one of it serves."""
+    new, _ = _live(fleet, target)
+    failing = [worker for worker in new if worker.failure_reason is not None]
+    if not failing or any(worker.ready for worker in new):
+        return None
+    worst = max(failing, key=lambda worker: worker.failures)
+    stuck = watch.stuck_s is not None and now_s - watch.stuck_s >= STUCK_S
+    return worst if stuck or worst.failures >= FAILURES else None
+
+
+def _manner(fleet: Fleet, target: Kept, strategy: RolloutStrategy, watch: Watch, now_s: float) -> Manner:
+    if strategy != "Auto":
+        return "OneByOne" if strategy == "Recreate" else "Surge"
+    if fleet.manner == "OneByOne":
+        # To its end: a surge in between would only find again that there is no place.
+        new, old = _live(fleet, target)
+        over = not old and sum(worker.ready for worker in new) >= (fleet.replicas or 0)
+        return "Surge" if over else "OneByOne"
+    unplaced = watch.unplaced_s is not None and now_s - watch.unplaced_s >= PLACE_WAIT_S
+    return "OneByOne" if unplaced else "Surge"

@@ -1,0 +1,184 @@
+"""Models change without a free accelerator, a bad one goes back, pods are evicted and killed: what is lost, and what is said."""
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from cluster_kit.cluster import Cluster, CommandError, await_that
+from cluster_kit.services import ModelServer
+from cluster_kit.traffic import Client, Stream
+from cluster_kit.yolastic import IMAGE, OTHER, SHAPES, Inference, digest, labelled, served, simulated_runtime
+
+PACE = "fixed_ms=20,per_image_ms=10,memory_fixed_mib=200,memory_per_image_mib=50,memory_limit_mib=2048"
+NAMES = [item["name"] for item in labelled()]
+NO_MODEL = b"this is no model"
+NOTICED_S = 5.0
+"""A node notices a container that ended within a second or two; until the Service has left it out, connections are refused."""
+
+
+def deployed(
+    cluster: Cluster, namespace: str, models: ModelServer, image: str, client: Client, replicas: int, **runtime: object
+) -> Inference:
+    """An inference on simulated accelerators, ready and answering."""
+    cluster.apply(simulated_runtime("changing", image, PACE, **runtime))
+    inference = Inference(cluster, namespace, "changing").apply(
+        models.http_uri("shapes.onnx"),
+        digest(SHAPES),
+        runtime="changing",
+        replicas=replicas,
+        batching={"maxSize": 8},
+        drain={"timeoutSeconds": 20},
+    )
+    inference.await_ready_replicas(replicas)
+    served(client, inference)
+    return inference
+
+
+def change_model(inference: Inference, uri: str, sha256: str) -> None:
+    change = json.dumps({"spec": {"model": {"uri": uri, "sha256": sha256}}})
+    inference.cluster.kubectl("patch", "yolo", inference.name, "-n", inference.namespace, "--type=merge", "-p", change)
+
+
+def names_of(inference: Inference) -> set[str]:
+    return {pod["metadata"]["name"] for pod in inference.pods()}
+
+
+@contextmanager
+def nothing_fails(client: Client, inference: Inference) -> Iterator[None]:
+    """A constant rate on new and on kept connections; afterwards: not one request failed."""
+    streams: list[Stream] = []
+    with (
+        client.prober(inference.url, IMAGE, rate_per_s=5, expect_names=NAMES) as fresh,
+        client.prober(inference.url, IMAGE, rate_per_s=5, connection="keep-alive", expect_names=NAMES) as kept,
+    ):
+        streams += [fresh, kept]
+        yield
+    for stream in streams:
+        assert stream.report.failed == 0, stream.report.failures
+        assert stream.report.sent > 20
+    print("prober:", [(stream.report.sent, stream.report.failed, stream.report.max_ms) for stream in streams])
+
+
+def test_with_every_accelerator_in_use_it_goes_one_by_one(
+    cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
+) -> None:
+    if cluster.state is None:
+        pytest.skip("a named cluster has its own number of accelerators")
+    wants = {"acceleratorResource": "nvidia.com/gpu"}
+    inference = deployed(cluster, namespace, models, worker_image, client, 2, **wants)
+    with nothing_fails(client, inference):
+        before = names_of(inference)
+        change_model(inference, models.http_uri("other.onnx"), digest(OTHER))
+        message = inference.await_condition("Progressing", "True", "OneByOne")
+        assert "because no device is free for one more" in message
+        inference.await_condition("Progressing", "False", "Stable")
+        assert inference.status["model"] == {"sha256": digest(OTHER), "task": "Detect", "loadedReplicas": 2}
+        assert not before & names_of(inference)
+
+    # No device for a bad model either: one worker has to go for it, and comes back; the other never stops.
+    models.put("broken.onnx", NO_MODEL)
+    with nothing_fails(client, inference):
+        before = names_of(inference)
+        change_model(inference, models.http_uri("broken.onnx"), digest(NO_MODEL))
+        message = inference.await_condition("Progressing", "False", "RolledBack", timeout_s=120)
+        assert "UnsupportedModel" in message
+        inference.await_ready_replicas(2)
+    assert len(before & names_of(inference)) == 1
+    assert inference.status["model"]["sha256"] == digest(OTHER)
+    assert inference.condition("Ready")[:2] == ("False", "RolledBack")
+
+
+def test_a_bad_model_beside_a_shared_device_goes_back_and_the_old_one_never_stops(
+    cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
+) -> None:
+    inference = deployed(cluster, namespace, models, worker_image, client, 1, shared=True)
+    (before,) = inference.pods()
+    with nothing_fails(client, inference):
+        models.put("broken.onnx", NO_MODEL)
+        change_model(inference, models.http_uri("broken.onnx"), digest(NO_MODEL))
+        message = inference.await_condition("Progressing", "False", "RolledBack")
+        assert "UnsupportedModel" in message
+        inference.await_ready_replicas(1)
+        (after,) = inference.pods()
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+        assert after["status"]["containerStatuses"][0]["restartCount"] == 0
+        assert [reason for reason, _ in inference.events()].count("RolledBack") == 1
+
+        change_model(inference, models.http_uri("other.onnx"), digest(OTHER))
+        await_that(lambda: inference.status.get("model", {}).get("sha256") == digest(OTHER), 60, "the next model serves")
+        inference.await_condition("Progressing", "False", "Stable")
+
+
+def evict(inference: Inference, pod: str) -> None:
+    """`POST …/eviction`, as `kubectl drain` does it."""
+    where = {"name": pod, "namespace": inference.namespace}
+    body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": where}
+    path = f"/api/v1/namespaces/{inference.namespace}/pods/{pod}/eviction"
+    inference.cluster.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
+
+def test_evictions_go_one_at_a_time_and_lose_nothing(
+    cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
+) -> None:
+    inference = deployed(cluster, namespace, models, worker_image, client, 2)
+    first, second = sorted(names_of(inference))
+    with nothing_fails(client, inference):
+        evict(inference, first)
+        with pytest.raises(CommandError, match="disruption budget"):
+            evict(inference, second)
+
+        def evicted() -> bool:
+            evict(inference, second)
+            return True
+
+        await_that(evicted, 60, "the second may go once there is another")
+        inference.await_ready_replicas(2)
+    assert not {first, second} & names_of(inference)
+
+
+def test_a_killed_worker_costs_what_is_under_way_on_it(
+    cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
+) -> None:
+    if cluster.state is None:
+        pytest.skip("only on this host a process of a pod can be killed")
+    inference = deployed(cluster, namespace, models, worker_image, client, 2)
+    victim = inference.pods()[0]
+    with client.prober(inference.url, IMAGE, rate_per_s=40) as prober:
+        time.sleep(2)  # traffic is under way on both
+        killed_s = time.monotonic()
+        os.kill(main_process(victim["metadata"]["uid"]), signal.SIGKILL)
+        await_that(lambda: restarts(inference) == 1, 30, "the node has started it again")
+        inference.await_ready_replicas(2)
+        over_s = time.monotonic() - killed_s
+    report = prober.report
+    refused = [item for item in report.failures if "ConnectionRefusedError" in item["problem"]]
+    cut_off = report.failed - len(refused)
+    print(
+        f"killed: {report.failed} of {report.sent} failed: {cut_off} under way, {len(refused)} refused; back after {over_s:.1f} s"
+    )
+    # A batch runs and one gathers: more cannot be in one worker at this rate.
+    assert cut_off <= 8, report.failures
+    moments = [item["at_s"] for item in report.failures]
+    assert not moments or max(moments) - min(moments) <= NOTICED_S, report.failures
+
+
+def restarts(inference: Inference) -> int:
+    return sum(status["restartCount"] for pod in inference.pods() for status in pod["status"].get("containerStatuses", []))
+
+
+def main_process(pod_uid: str) -> int:
+    """Process id on this host of a pod's worker."""
+    wanted = (pod_uid, pod_uid.replace("-", "_"))
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            group, command = (folder / "cgroup").read_text(), (folder / "cmdline").read_bytes()
+        except OSError:
+            continue  # it has ended meanwhile
+        if any(uid in group for uid in wanted) and b"serve" in command:
+            return int(folder.name)
+    raise AssertionError(f"no worker process of pod {pod_uid} on this host")

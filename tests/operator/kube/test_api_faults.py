@@ -1,0 +1,287 @@
+"""The operator's process behind an API server that fails, stands still, forgets or goes away, beside people and other operators.
+
+After each fault it must be right within two turns, the same process must still run, and nothing may be left behind.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_proxy import Proxy
+
+pytestmark = pytest.mark.cluster
+
+API = "/apis/yolastic.dev/v1alpha1"
+SPEC: dict[str, Any] = {"model": {"uri": "http://models.invalid/m.onnx", "sha256": "0" * 64}}
+TWO_TURNS_S = 10.0
+"""Two turns at their default pace; the ones here are shorter, what the operator waits for after a fault is not."""
+
+
+def eventually(what: str, check: Callable[[], Any], limit_s: float = 20.0) -> Any:
+    deadline_s = time.monotonic() + limit_s
+    while time.monotonic() < deadline_s:
+        found = check()
+        if found:
+            return found
+        time.sleep(0.05)
+    return pytest.fail(f"not within {limit_s} s: {what}")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Scene:
+    """One inference, the proxy, and the operators on it."""
+
+    def __init__(self, server: Any, namespace: str, proxy: Proxy, folder: Path) -> None:
+        self.server, self.namespace, self.proxy, self._folder = server, namespace, proxy, folder
+        self.path = f"{API}/namespaces/{namespace}/yoloinferences/weld"
+        self.processes: list[subprocess.Popen[bytes]] = []
+        runtime = {"apiVersion": "yolastic.dev/v1alpha1", "kind": "YoloRuntime", "metadata": {"name": namespace}}
+        server.apply(f"{API}/yoloruntimes/{namespace}", runtime | {"spec": {"image": "worker:1"}})
+
+    def make(self, replicas: int) -> str:
+        body = {"apiVersion": "yolastic.dev/v1alpha1", "kind": "YoloInference", "metadata": {"name": "weld"}}
+        spec = SPEC | {"runtime": self.namespace, "replicas": replicas}
+        return str(self.server.apply(self.path, body | {"spec": spec})["metadata"]["uid"])
+
+    def operator(self) -> "subprocess.Popen[bytes]":
+        """An operator that sees this namespace alone, through the proxy."""
+        number = len(self.processes)
+        config = self._folder / f"config-{number}"
+        text = self.server.operator_kubeconfig.read_text()
+        config.write_text(text.replace(self.server.url, self.proxy.url))
+        own = {"TURN_SECONDS": "0.5", "HEALTH_PORT": str(free_port()), "METRICS_PORT": "0", "NAMESPACES": self.namespace}
+        variables = {f"YOLASTIC_OPERATOR_{name}": value for name, value in own.items()}
+        with self.log(number).open("wb") as log:
+            command = [sys.executable, "-m", "yolastic_operator"]
+            process = subprocess.Popen(command, env=os.environ | {"KUBECONFIG": str(config)} | variables, stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
+
+    def log(self, number: int) -> Path:
+        return self._folder / f"log-{number}"
+
+    @property
+    def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = (self.server.get(self.path) or {}).get("status", {})
+        return found
+
+    @property
+    def deployment(self) -> Any:
+        return self.server.get(f"/apis/apps/v1/namespaces/{self.namespace}/deployments/weld")
+
+    @property
+    def size(self) -> int | None:
+        deployment = self.deployment
+        return None if deployment is None else int(deployment["spec"]["replicas"])
+
+    def pod(self, name: str) -> str:
+        """A pod as the Deployment's controllers would make it."""
+        template = eventually("a Deployment", lambda: self.deployment)["spec"]["template"]
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{name}"
+        spec = {"containers": [{"name": "worker", "image": "worker:1"}]}
+        metadata = {"name": name, "labels": template["metadata"]["labels"]}
+        self.server.apply(path, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+        return path
+
+    def remove(self, path: str) -> None:
+        status, answer = self.server.request("DELETE", path, {"gracePeriodSeconds": 0})
+        assert status in {200, 202}, answer
+
+    def right(self, replicas: int) -> bool:
+        """The size is ordered and the status speaks of this very spec."""
+        generation = self.server.get(self.path)["metadata"]["generation"]
+        told = (self.status.get("desiredReplicas"), self.status.get("observedGeneration"))
+        return self.size == replicas and told == (replicas, generation)
+
+
+@contextmanager
+def scene_of(api_server: Any, namespace: str, folder: Path) -> Iterator[Scene]:
+    with Proxy(api_server.url) as proxy:
+        scene = Scene(api_server, namespace, proxy, folder)
+        try:
+            yield scene
+            api_server.request("DELETE", scene.path)
+            eventually("nothing holds the object", lambda: api_server.get(scene.path) is None)
+        finally:
+            for process in scene.processes:
+                process.send_signal(signal.SIGTERM)
+            for number, process in enumerate(scene.processes):
+                try:
+                    code = process.wait(15)
+                finally:
+                    process.kill()
+                told = scene.log(number).read_text()
+                assert code in {0, -signal.SIGKILL}, told
+                assert "Traceback" not in told, told
+
+
+@pytest.fixture
+def scene(api_server: Any, namespace: str, tmp_path: Path) -> Iterator[Scene]:
+    with scene_of(api_server, namespace, tmp_path) as found:
+        yield found
+
+
+def writes(status: int) -> Callable[[str, str], int | None]:
+    return lambda method, path: status if method != "GET" else None
+
+
+def everything(status: int) -> Callable[[str, str], int | None]:
+    return lambda method, path: status
+
+
+@pytest.mark.parametrize("fault", [writes(409), writes(410), everything(429), everything(500)], ids=["409", "410", "429", "500"])
+def test_after_refusals_it_is_right_within_two_turns(scene: Scene, fault: Any) -> None:
+    scene.make(1)
+    process = scene.operator()
+    eventually("it is right", lambda: scene.right(1))
+    scene.proxy.fault = fault
+    scene.proxy.cut()
+    scene.make(3)
+    time.sleep(4)  # long enough for pauses to grow
+    assert scene.size == 1
+    scene.proxy.fault = lambda method, path: None
+    eventually("it is right again", lambda: scene.right(3), TWO_TURNS_S)
+    assert process.poll() is None
+
+
+def test_a_server_that_is_slow_or_away_is_only_waited_for(scene: Scene) -> None:
+    scene.make(1)
+    process = scene.operator()
+    eventually("it is right", lambda: scene.right(1))
+    scene.proxy.delay_s = 0.3
+    scene.make(2)
+    eventually("it is right, if late", lambda: scene.right(2), 20)
+    scene.proxy.delay_s = 0.0
+    scene.proxy.stop()
+    scene.make(3)
+    time.sleep(4)
+    scene.proxy.start()
+    eventually("it is right again", lambda: scene.right(3), TWO_TURNS_S)
+    assert process.poll() is None
+
+
+def test_a_pod_that_went_while_no_watch_looked_is_missed(scene: Scene) -> None:
+    scene.make(1)
+    scene.operator()
+    path = scene.pod("weld-1")
+    eventually("it is seen", lambda: scene.status.get("replicas") == 1)
+    # Nobody may look at pods while it goes; when the watch begins anew, the server has forgotten what was before.
+    scene.proxy.fault = lambda method, path: 503 if "/pods" in path else None
+    scene.proxy.gone()
+    scene.remove(path)
+    time.sleep(1)
+    scene.proxy.fault = lambda method, path: None
+    scene.pod("weld-2")
+    eventually("the new one is seen beside what is left of the old", lambda: scene.status["replicas"] == 2)
+    eventually("the old one is missed", lambda: scene.status["replicas"] == 1, TWO_TURNS_S)
+
+
+def test_a_pod_that_came_while_the_watch_stood_still_is_found(scene: Scene) -> None:
+    scene.make(1)
+    scene.operator()
+    scene.pod("weld-1")
+    eventually("it is seen", lambda: scene.status.get("replicas") == 1)
+    scene.proxy.frozen = "/pods"
+    scene.make(2)
+    eventually("it is ordered", lambda: scene.size == 2)
+    scene.pod("weld-2")
+    eventually("it is found", lambda: scene.status["replicas"] == 2, TWO_TURNS_S)
+
+
+@pytest.mark.parametrize(
+    ("step", "moment"),
+    [
+        ("/scale?", "before"),
+        ("/scale?", "after"),
+        ("/status?", "before"),
+        ("/deployments/weld?", "before"),
+        ("/deployments/weld?", "after"),
+    ],
+)
+def test_an_operator_killed_in_the_middle_is_followed_by_one_that_finishes(scene: Scene, step: str, moment: str) -> None:
+    scene.make(1)
+    first = scene.operator()
+    eventually("it is right", lambda: scene.right(1))
+
+    def kill(method: str, path: str) -> None:
+        if method == "PATCH" and step in path + "?" and first.poll() is None:
+            first.kill()
+
+    setattr(scene.proxy, moment, kill)
+    spec = {"replicas": 3, "queue": {"maxLength": 7}}
+    scene.server.merge(scene.path, {"spec": spec})
+    eventually("it is killed", lambda: first.poll() is not None)
+    scene.operator()
+    eventually("the next one finishes", lambda: scene.right(3))
+    assert scene.server.get(scene.path)["metadata"]["finalizers"] == ["yolastic.dev/finalizer"]
+    assert len(scene.server.get(f"/apis/apps/v1/namespaces/{scene.namespace}/deployments")["items"]) == 1
+
+
+def test_two_operators_agree_and_come_to_rest(scene: Scene) -> None:
+    scene.make(1)
+    scene.operator()
+    scene.operator()
+    for size in (3, 2):
+        scene.make(size)
+        for name in ("a", "b", "c")[:size]:
+            scene.pod(f"weld-{name}-{size}")
+        eventually("it is right", lambda size=size: scene.right(size))
+    for pod in ("a-3", "b-3", "c-3"):
+        scene.remove(f"/api/v1/namespaces/{scene.namespace}/pods/weld-{pod}")
+    eventually("it settles", lambda: scene.status.get("replicas") == 2)
+    time.sleep(1)
+    before = scene.deployment["metadata"]["generation"]
+    time.sleep(3)
+    assert (scene.size, scene.deployment["metadata"]["generation"]) == (2, before), "nobody fights"
+
+
+def test_what_people_do_to_the_children_is_put_right(scene: Scene) -> None:
+    scene.make(2)
+    scene.operator()
+    eventually("it is right", lambda: scene.right(2))
+    scene.pod("weld-1")
+    scene.pod("weld-2")
+    path = f"/apis/apps/v1/namespaces/{scene.namespace}/deployments/weld"
+    scene.server.merge(f"{path}/scale", {"spec": {"replicas": 1}})
+    eventually("it is scaled back", lambda: scene.size == 2, TWO_TURNS_S)
+    uid = scene.deployment["metadata"]["uid"]
+    scene.remove(path)
+    eventually("it is made again", lambda: scene.size == 2 and scene.deployment["metadata"]["uid"] != uid, TWO_TURNS_S)
+
+
+def test_an_object_made_anew_while_the_operator_acts_has_its_own_status_and_children(scene: Scene) -> None:
+    scene.make(1)
+    scene.operator()
+    eventually("it is right", lambda: scene.right(1))
+    for size in (2, 3):
+        scene.make(size)  # acted on while it is deleted
+        scene.server.request("DELETE", scene.path)
+        eventually("it is gone", lambda: scene.server.get(scene.path) is None)
+        uid = scene.make(size + 1)
+        eventually("the new one is right", lambda size=size: scene.right(size + 1))
+        assert [owner["uid"] for owner in scene.deployment["metadata"]["ownerReferences"]] == [uid]
+
+
+def test_a_namespace_that_goes_is_not_held_up(api_server: Any, tmp_path: Path) -> None:
+    name = f"test-{secrets.token_hex(4)}"
+    api_server.apply(f"/api/v1/namespaces/{name}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    with scene_of(api_server, name, tmp_path) as scene:
+        scene.make(1)
+        scene.operator()
+        eventually("it is right", lambda: scene.right(1))
+        api_server.request("DELETE", f"/api/v1/namespaces/{name}")
+        scene.server.request("DELETE", f"{API}/namespaces/{name}/yoloinferences")  # as the namespace's controller does
+        eventually("its objects are gone", lambda: not api_server.get(f"{API}/namespaces/{name}/yoloinferences")["items"])

@@ -1,0 +1,206 @@
+"""Loops of several inferences whose workers are on one device, on clusters in memory: leases, modes, status, explanation."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_contract.state import Fit
+from yolastic_operator.cluster.base import RefusedError
+from yolastic_operator.cluster.fake import MIB, FakeCluster, FakeWorker
+from yolastic_operator.loop import Loop, LoopSettings
+from yolastic_operator.model import Ref
+from yolastic_operator.policy.accounts import Accounts
+
+FIT = Fit(fixed=600.0 * MIB, per_image=60.0 * MIB, samples=6)
+BASE_MIB, BURST_MIB = 600 + 8 * 60, 600 + 32 * 60
+SHARED = RuntimeSpec(image="example/worker:1", shared=True)
+
+
+class Host:
+    """Several inferences, each with its loop and its cluster, on one device and one clock."""
+
+    def __init__(self, *names: str, memory_mib: int, **spec: Any) -> None:
+        self.now_s = 1_000_000.0
+        self.memory_bytes = memory_mib * 10 * MIB // 9 + 1
+        model = {"uri": "https://models/m.onnx", "sha256": "0" * 64}
+        self.specs = {name: InferenceSpec.model_validate({"model": model, **spec}) for name in names}
+        self.clusters = {name: FakeCluster(lambda: self.now_s, {"cpu": SHARED}, start_s=2.0, memory=FIT) for name in names}
+        for cluster in self.clusters.values():
+            cluster.memory_limit_bytes = self.memory_bytes
+        self.turns = dict.fromkeys(names, 0)
+        self.most_mib = 0.0
+        self.start()
+
+    def start(self, **accounts: Any) -> None:
+        """An operator's start: nothing is remembered but what is in the clusters."""
+        self.accounts = Accounts(**accounts)
+        self.due_s = dict.fromkeys(self.clusters, 0.0)
+        clock = lambda: self.now_s  # noqa: E731
+        settings = LoopSettings(turn_s=5.0, control_timeout_s=0.05)
+        self.loops: dict[str, Loop] = {}
+        for name, cluster in self.clusters.items():
+            ref = Ref("plant", name)
+            self.loops[name] = Loop(cluster, ref, settings, monotonic=clock, wall=clock, accounts=self.accounts)
+            self.accounts.listen(ref, lambda name=name: self.wake(name))
+
+    def wake(self, name: str) -> None:
+        self.due_s[name] = min(self.due_s[name], self.now_s + 0.5)
+
+    def run(self, seconds: float) -> None:
+        """Turns when they are due, or when a bell rings, as the daemons would."""
+        asyncio.run(self._run(self.now_s + seconds))
+
+    async def _run(self, end_s: float) -> None:
+        while (at_s := min(self.due_s.values())) <= end_s:
+            self.now_s = max(self.now_s, at_s)
+            name = min(self.due_s, key=lambda one: (self.due_s[one], one))
+            self.due_s[name] = float("inf")
+            self.turns[name] += 1
+            pause_s = await self.loops[name].turn(self.specs[name], 1, self.status(name))
+            self.due_s[name] = min(self.due_s[name], self.now_s + pause_s)
+            self.most_mib = max(self.most_mib, self.used_mib())
+        self.now_s = end_s
+
+    def workers(self) -> dict[str, FakeWorker]:
+        return {name: next(iter(cluster.workers.values())) for name, cluster in self.clusters.items()}
+
+    def used_mib(self) -> float:
+        everybody = [worker for cluster in self.clusters.values() for worker in cluster.workers.values() if not worker.waits]
+        return sum(FIT.at(max(worker.ceiling.ceiling, worker.held_images)) / MIB for worker in everybody)
+
+    def ceilings(self) -> list[int]:
+        return [worker.ceiling.ceiling for worker in self.workers().values()]
+
+    def status(self, name: str) -> dict[str, Any]:
+        statuses = self.clusters[name].statuses
+        return statuses[-1] if statuses else {}
+
+    def step(self, name: str, about: str = "Lease") -> str:
+        found: str = next(step["text"] for step in self.status(name)["autoscaling"]["explanation"] if step["about"] == about)
+        return found
+
+    def condition(self, name: str, kind: str = "MemoryBudgetResolved") -> tuple[str, str, str]:
+        found = next(one for one in self.status(name)["conditions"] if one["type"] == kind)
+        return found["status"], found["reason"], found["message"]
+
+
+@pytest.fixture
+def three() -> Host:
+    host = Host("a", "b", "c", memory_mib=2 * BASE_MIB + BURST_MIB)
+    host.run(40)
+    assert host.ceilings() == [8, 8, 8]
+    return host
+
+
+def test_each_starts_in_its_turn_and_the_sum_holds(three: Host) -> None:
+    assert three.most_mib <= 2 * BASE_MIB + BURST_MIB
+    assert [three.status(name)["readyReplicas"] for name in "abc"] == [1, 1, 1]
+    assert three.status("b")["batch"]["ceiling"] == 32
+    assert three.status("b")["batch"]["appliedReplicas"] == 1
+    assert three.status("b")["batch"]["bounds"]["lease"] == 32
+    assert three.step("b").endswith("; worker-1 has its base of 8")
+    assert three.condition("b")[:2] == ("True", "Device")
+
+
+def test_a_burst_comes_within_three_seconds_and_moves_on(three: Host) -> None:
+    workers = three.workers()
+    for name in "abca":
+        for worker in workers.values():
+            worker.backlog = False
+        workers[name].backlog = True
+        three.run(3.0)
+        assert workers[name].ceiling.ceiling == 32
+        workers[name].held_images = 32
+        assert "worker-1 is lent a burst of 32, base 8" in three.step(name)
+    assert three.most_mib <= 2 * BASE_MIB + BURST_MIB
+
+
+def test_all_want_it_and_each_gets_its_share(three: Host) -> None:
+    for worker in three.workers().values():
+        worker.backlog = True
+    three.run(5.0)
+    assert sorted(three.ceilings()) == [16, 16, 16]
+    assert "is lent a burst of 16 of the 32 it may use, base 8" in three.step("a")
+    assert [worker.ceiling.reachable for worker in three.workers().values()] == [16, 16, 16]
+    assert [worker.ceiling.wanted for worker in three.workers().values()] == [32, 32, 32]
+
+
+def test_what_is_not_given_back_is_not_lent(three: Host) -> None:
+    first, second, _ = three.workers().values()
+    first.backlog, first.gives_back = True, False
+    three.run(3.0)
+    first.held_images = 32
+    first.backlog, second.backlog = False, True
+    three.run(10.0)
+    assert three.ceilings() == [8, 8, 8]
+    assert "worker-1 waits for a burst, base 8" in three.step("b")
+    first.gives_back = True
+    three.run(3.0)
+    assert three.ceilings() == [8, 32, 8]
+
+
+def test_a_restarted_operator_changes_nothing_and_lends_nothing_at_first(three: Host) -> None:
+    first, second, _ = three.workers().values()
+    first.backlog = True
+    three.run(3.0)
+    calls = {name: len(cluster.calls) for name, cluster in three.clusters.items()}
+    three.start(settle_s=10.0)
+    three.run(8.0)
+    assert {name: len(cluster.calls) for name, cluster in three.clusters.items()} == calls
+    first.backlog, second.backlog = False, True
+    three.run(1.5)
+    assert three.ceilings() == [8, 8, 8]
+    three.run(3.0)
+    assert three.ceilings() == [8, 32, 8]
+
+
+def test_at_rest_it_looks_every_second_and_writes_nothing(three: Host) -> None:
+    three.run(60)
+    turns, written = dict(three.turns), [len(cluster.statuses) for cluster in three.clusters.values()]
+    three.run(60)
+    assert all(three.turns[name] - turns[name] <= 61 for name in "abc")
+    assert [len(cluster.statuses) for cluster in three.clusters.values()] == written
+
+
+def test_a_fourth_without_room_says_so() -> None:
+    host = Host("a", "b", "c", "d", memory_mib=3 * BASE_MIB + 600)
+    host.run(60)
+    status, reason, message = host.condition("d")
+    assert (status, reason) == ("False", "DeviceFull")
+    assert message.startswith("worker-1 finds no room to start on device GPU-0 with ")
+    assert message.endswith("beside the bases of older workers: a batch of one takes 660Mi")
+    assert host.condition("d", "Ready")[:2] == ("False", "Starting")
+    assert [host.condition(name)[0] for name in "abc"] == ["True", "True", "True"]
+    assert host.status("a")["batch"]["limitedBy"] == "Lease"
+    assert (host.status("a")["batch"]["base"], host.status("a")["batch"]["ceiling"]) == (8, 16)
+    assert host.step("a", "Ceiling").startswith("ceiling 16: the shared device can lend no more beside the bases of the others")
+    # One goes, and there is room.
+    host.clusters["a"].replicas = 0
+    host.specs["a"] = host.specs["a"].model_copy(update={"replicas": 0})
+    host.run(60)
+    assert host.condition("d")[:2] == ("True", "Device")
+
+
+@pytest.mark.parametrize("mode", ["Advisory", "Paused"])
+def test_leases_are_kept_in_every_mode(mode: str) -> None:
+    host = Host("a", "b", memory_mib=BASE_MIB + BURST_MIB, autoscaling={"maxReplicas": 1, "mode": mode})
+    host.run(30)
+    assert host.ceilings() == [8, 8], "nobody may start without a grant"
+    host.workers()["a"].backlog = True
+    host.run(3.0)
+    assert host.ceilings() == [32, 8], "the burst tier is the worker's in every mode"
+
+
+def test_a_refused_object_still_counts(three: Host) -> None:
+    first, second, _ = three.workers().values()
+    first.backlog = True
+    three.run(3.0)
+    three.clusters["a"].faults["ensure"] = RefusedError("UriNotAllowed", "not here")
+    three.start(expected=lambda: [("plant", name) for name in "abc"])
+    second.backlog = True
+    three.run(20.0)
+    assert three.most_mib <= 2 * BASE_MIB + BURST_MIB
+    assert first.ceiling.ceiling + second.ceiling.ceiling <= 40

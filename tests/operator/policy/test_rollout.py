@@ -1,0 +1,218 @@
+"""Rollouts: surge or one by one, what is waited for, and when a revision is given up."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from policy_builders import RUNTIME, spec, worker
+
+from yolastic_operator.act.rolling import read, render
+from yolastic_operator.model import Fleet, Manner, Worker
+from yolastic_operator.policy.rollout import (
+    FAILURES,
+    PLACE_WAIT_S,
+    STUCK_S,
+    GivenUp,
+    Kept,
+    Plan,
+    Record,
+    Watch,
+    plan,
+    waits_for,
+)
+
+
+def kept(revision: str, **fields: Any) -> Kept:
+    return Kept(revision, "cuda", spec(**fields), RUNTIME)
+
+
+OLD, NEW = kept("old"), kept("new")
+UNDER_WAY = Record(running=NEW, good=OLD)
+LOST = GivenUp("new", 2, "FixedBatch", "worker n: FixedBatch: export it again")
+
+
+def old(name: str = "o", **fields: Any) -> Worker:
+    return worker(name, revision="old", **fields)
+
+
+def new(name: str = "n", phase: str = "Starting", **fields: Any) -> Worker:
+    return worker(name, revision="new", phase=phase, **fields)
+
+
+def failing(failures: int, reason: str = "FixedBatch", phase: str = "Failed") -> Worker:
+    return new(phase=phase, failure_reason=reason, failure_message="export it again", failures=failures)
+
+
+HOMELESS = new(phase="Pending", unschedulable=True)
+LEAVING = old("o-2", phase="Terminating")
+
+
+def fleet(*workers: Worker, manner: Manner = "Surge", replicas: int = 2) -> Fleet:
+    return Fleet(replicas, workers, "new", manner)
+
+
+def step(seen: Fleet, record: Record = UNDER_WAY, wanted: Kept = NEW, watch: Watch | None = None) -> Plan:
+    return plan(seen, wanted, 2, record=record, watch=watch or Watch(), now_s=100.0)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "seen", "waited_s", "manner"),
+    [
+        ("Auto", fleet(old(), old("o-2"), HOMELESS), PLACE_WAIT_S - 1, "Surge"),
+        ("Auto", fleet(old(), old("o-2"), HOMELESS), PLACE_WAIT_S, "OneByOne"),
+        # It is not placed because one that leaves still has its device; or it is placed; or there is nobody to make room.
+        ("Auto", fleet(old(), LEAVING, HOMELESS), 60.0, "Surge"),
+        ("Auto", fleet(old(), old("o-2"), new()), 60.0, "Surge"),
+        ("Auto", fleet(HOMELESS), 60.0, "Surge"),
+        # One by one to the end, and no further.
+        ("Auto", fleet(old(), new(), manner="OneByOne"), 0.0, "OneByOne"),
+        ("Auto", fleet(new(), new("n-2", "Ready"), manner="OneByOne"), 0.0, "OneByOne"),
+        ("Auto", fleet(new("n", "Ready"), new("n-2", "Ready"), manner="OneByOne"), 0.0, "Surge"),
+        ("RollingUpdate", fleet(old(), old("o-2"), HOMELESS), 600.0, "Surge"),
+        ("Recreate", fleet(old(), old("o-2")), 0.0, "OneByOne"),
+        ("Recreate", fleet(new("n", "Ready"), new("n-2", "Ready"), manner="OneByOne"), 0.0, "OneByOne"),
+    ],
+)
+def test_how_workers_are_replaced(strategy: str, seen: Fleet, waited_s: float, manner: str) -> None:
+    wanted = kept("new", rollout={"strategy": strategy})
+    assert step(seen, wanted=wanted, watch=Watch(unplaced_s=100.0 - waited_s)).manner == manner
+
+
+@pytest.mark.parametrize(
+    ("seen", "stuck_s", "given_up"),
+    [
+        (fleet(old(), failing(FAILURES - 1)), None, False),
+        (fleet(old(), failing(FAILURES)), None, True),
+        (fleet(old(), failing(FAILURES, phase="Starting")), None, True),
+        (fleet(failing(FAILURES), manner="OneByOne"), None, True),  # the only worker had to make room
+        (fleet(old(), failing(FAILURES), new("n-2", "Ready")), None, False),  # one serves: it is not the model
+        (fleet(old(), failing(0, "ImagePullFailed")), 101.0 - STUCK_S, False),
+        (fleet(old(), failing(0, "ImagePullFailed")), 100.0 - STUCK_S, True),
+        (fleet(old(), new()), 100.0 - STUCK_S, False),
+    ],
+)
+def test_when_a_revision_is_given_up(seen: Fleet, stuck_s: float | None, given_up: bool) -> None:
+    found = step(seen, watch=Watch(stuck_s=stuck_s))
+    assert found.target is (OLD if given_up else NEW)
+    if given_up:
+        lost = found.record.given_up
+        assert lost is not None
+        assert (lost.revision, lost.generation, lost.reason in lost.message) == ("new", 2, True)
+        assert found.record == Record(running=OLD, given_up=lost)
+
+
+def test_without_anything_to_go_back_to_it_is_tried_on() -> None:
+    found = step(fleet(failing(9)), record=Record(running=NEW))
+    assert (found.target, found.record.given_up) == (NEW, None)
+
+
+def test_a_device_that_fails_later_is_no_bad_model() -> None:
+    served = step(fleet(old(), new(phase="Ready"))).record
+    assert served == Record(running=NEW)
+    assert step(fleet(failing(9, "DeviceLost")), record=served).target is NEW
+
+
+@pytest.mark.parametrize(
+    ("wanted", "generation", "target"),
+    [(NEW, 2, OLD), (NEW, 3, NEW), (kept("newer"), 3, kept("newer")), (OLD, 3, OLD)],
+)
+def test_it_is_not_tried_again_until_the_spec_changes(wanted: Kept, generation: int, target: Kept) -> None:
+    record = Record(running=OLD, given_up=LOST)
+    # Not even served again yet, as it is one by one: it had served, so it is what to go back to once more.
+    found = plan(Fleet(1, (), "old"), wanted, generation, record=record, watch=Watch(), now_s=0.0)
+    assert found.target == target
+    assert found.record.good == (OLD if target.revision != "old" else None)
+    assert (found.record.given_up is not None) == (generation == 2)
+
+
+@pytest.mark.parametrize(
+    ("seen", "record", "good"),
+    [
+        (fleet(old()), Record(running=OLD), OLD),
+        (fleet(old(phase="Starting")), Record(running=OLD), None),  # it never served
+        (fleet(old(), worker("m", revision="middle", phase="Starting")), Record(running=kept("middle"), good=OLD), OLD),
+        (fleet(), Record(), None),
+        (fleet(old()), Record(running=kept("middle"), good=NEW), None),  # back to where it came from
+    ],
+)
+def test_what_there_is_to_go_back_to(seen: Fleet, record: Record, good: Kept | None) -> None:
+    assert step(seen, record=record).record == Record(running=NEW, good=good)
+
+
+@pytest.mark.parametrize(
+    ("seen", "strategy", "desired", "words"),
+    [
+        (fleet(old(), new()), "Auto", 2, "waiting for the new worker to be ready"),
+        (fleet(old(), HOMELESS), "Auto", 2, "after 10 s an old worker makes room"),
+        (fleet(old(), HOMELESS), "RollingUpdate", 2, "RollingUpdate says"),
+        (fleet(old(), new(), manner="OneByOne"), "Auto", 2, "because no device is free for one more"),
+        (fleet(new(), manner="OneByOne"), "Auto", 1, "nobody serves until the new worker is ready"),
+        (fleet(old(), manner="OneByOne"), "Recreate", 2, "as rollout.strategy Recreate says"),
+        (fleet(old(), new(phase="Ready")), "Auto", 2, "to start the next one"),
+    ],
+)
+def test_what_it_waits_for_is_said(seen: Fleet, strategy: Any, desired: int, words: str) -> None:
+    assert words in waits_for(seen, strategy, desired)
+
+
+def test_what_cannot_be_read_is_nothing_to_go_back_to() -> None:
+    assert read("") == read("{") == read('{"running": {"spec": {}}}') == read("[]") == Record()
+
+
+KEPT = st.sampled_from([kept(name) for name in "abc"])
+WORKERS = st.lists(
+    st.builds(
+        lambda revision, phase, unschedulable, failures: worker(
+            "w",
+            revision=revision,
+            phase=phase,
+            unschedulable=unschedulable and phase == "Pending",
+            failures=failures,
+            failure_reason="FixedBatch" if failures and phase != "Ready" else None,
+        ),
+        st.sampled_from("abc"),
+        st.sampled_from(["Pending", "Starting", "Ready", "Draining", "Failed", "Terminating"]),
+        st.booleans(),
+        st.integers(0, 5),
+    ),
+    max_size=4,
+)
+RECORDS = st.builds(
+    Record,
+    st.none() | KEPT,
+    st.none() | KEPT,
+    st.none() | st.builds(GivenUp, st.sampled_from("abc"), st.integers(1, 3), st.just("FixedBatch"), st.just("why")),
+).filter(lambda record: record.good is None or record.good != record.running)
+SINCE = st.none() | st.floats(0, 1000)
+
+
+@given(WORKERS, st.integers(0, 3), st.sampled_from(["Surge", "OneByOne"]), KEPT, st.integers(1, 3), RECORDS, SINCE, SINCE)
+def test_invariants(
+    workers: list[Worker],
+    replicas: int,
+    manner: Manner,
+    wanted: Kept,
+    generation: int,
+    record: Record,
+    unplaced_s: float | None,
+    stuck_s: float | None,
+) -> None:
+    seen = Fleet(replicas, tuple(workers), wanted.revision, manner)
+    found = plan(seen, wanted, generation, record=record, watch=Watch(unplaced_s, stuck_s), now_s=1000.0)
+    assert found.target in (wanted, record.running, record.good)
+    assert found.record.running == found.target
+    assert found.record.good is None or found.record.good.revision != found.target.revision
+    if found.target != wanted:
+        # Something else than the spec asks for runs only where what it asks for was given up, in this very generation.
+        lost = found.record.given_up
+        assert lost is not None
+        assert (lost.revision, lost.generation) == (wanted.revision, generation)
+        serves = any(one.ready and one.revision == wanted.revision for one in workers)
+        assert record.given_up == lost or not serves
+    # A restart knows what the process before it knew.
+    assert read(render(found.record)) == found.record
+    steps = [found]
+    for _ in range(4):
+        steps.append(plan(seen, wanted, generation, record=steps[-1].record, watch=steps[-1].watch, now_s=1000.0))
+    assert steps[-1] == steps[-2], "with nothing that moves it comes to rest"
