@@ -108,6 +108,10 @@ class Run:
         """The operator with fifty objects."""
         return operator_with_objects()
 
+    def lease(self) -> list[Row]:
+        """A burst on a shared device."""
+        return lease_on_a_shared_device(self.repeats)
+
     def scale(self) -> list[Row]:
         """The operator with five hundred objects and two thousand workers."""
         return operator_at_scale()
@@ -119,10 +123,6 @@ class Run:
     def days(self) -> list[Row]:
         """Whole days beside other autoscalers."""
         return closed_loops()
-
-    def lease(self) -> list[Row]:
-        """A burst on a shared device."""
-        return lease_on_a_shared_device(self.repeats)
 
     def soak(self) -> list[Row]:
         """Half an hour of everything."""

@@ -40,7 +40,8 @@ def render(mark: str) -> str:
         "All of it is for one worker.\n",
         _limits(),
         "## Metrics of a worker\n",
-        "Each carries the label `model` besides those listed. `GET :9000/metrics`.\n",
+        "Each carries the label `model` besides those listed. `GET :9000/metrics`; in a pod also `GET :9001/metrics`, and there "
+        "nothing else.\n",
         _metrics(metrics.WORKER_METRICS),
         "## Metrics of the operator\n",
         _metrics(metrics.OPERATOR_METRICS),

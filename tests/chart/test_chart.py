@@ -118,7 +118,8 @@ def test_one_operator_never_two(render: Render) -> None:
 
 @pytest.mark.parametrize("arguments", [(), EVERYTHING], ids=["defaults", "everything"])
 def test_the_operator_understands_its_environment(render: Render, arguments: tuple[str, ...]) -> None:
-    (pod,) = pods(render(*arguments))
+    documents = render(*arguments)
+    (pod,) = pods(documents)
     (container,) = pod["containers"]
     environment = {item["name"]: item.get("value", "from-the-pod") for item in container["env"]}
     told = settings.load(environment, namespace_file=Path("/nonexistent"))
@@ -136,7 +137,8 @@ def test_the_operator_understands_its_environment(render: Render, arguments: tup
         assert told.log_format == "json"
         assert pod["imagePullSecrets"] == [{"name": "registry"}]
     else:
-        assert told == settings.Settings(own_namespace="from-the-pod", instance="from-the-pod")
+        lease = the_only(documents, "Deployment")["metadata"]["name"]
+        assert told == settings.Settings(own_namespace="from-the-pod", instance="from-the-pod", lease_name=lease)
 
 
 def test_rights_in_all_namespaces_are_those_the_operator_lists(render: Render) -> None:
@@ -147,15 +149,20 @@ def test_rights_in_all_namespaces_are_those_the_operator_lists(render: Render) -
     account = the_only(documents, "ServiceAccount")["metadata"]
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}]
     assert pods(documents)[0]["serviceAccountName"] == account["name"]
-    assert of_kind(documents, "Role") == []
+    lease, grant = the_only(documents, "Role"), the_only(documents, "RoleBinding")
+    assert lease["rules"] == rbac.LEASE_RULES
+    assert lease["metadata"]["namespace"] == grant["metadata"]["namespace"] == account["namespace"]
+    assert (grant["roleRef"]["name"], grant["subjects"]) == (lease["metadata"]["name"], binding["subjects"])
 
 
 def test_rights_in_some_namespaces_stay_there(render: Render) -> None:
     documents = render("--set", "watchNamespaces={plant-1,plant-2}")
     assert the_only(documents, "ClusterRole")["rules"] == rbac.CLUSTER_RULES
     for kind in ("Role", "RoleBinding"):
-        assert [document["metadata"]["namespace"] for document in of_kind(documents, kind)] == ["plant-1", "plant-2"]
-    for role in of_kind(documents, "Role"):
+        assert [document["metadata"]["namespace"] for document in of_kind(documents, kind)][1:] == ["plant-1", "plant-2"]
+    own, *served = of_kind(documents, "Role")
+    assert own["rules"] == rbac.LEASE_RULES
+    for role in served:
         assert role["rules"] == rbac.NAMESPACED_RULES
 
 

@@ -115,7 +115,7 @@ def test_load_ends_by_itself(client: Client, model_server: ModelServer) -> None:
 
 @pytest.fixture
 def exporter(cluster: Cluster, namespace: str, worker_image: str) -> str:
-    """A pod that looks like a worker to Prometheus: one load ratio on the control port."""
+    """A pod that looks like a worker to Prometheus: one load ratio on the port of its annotation."""
     serve = """
 import http.server
 class Page(http.server.BaseHTTPRequestHandler):
@@ -123,9 +123,10 @@ class Page(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(b"yolastic_load_ratio 0.75\\n")
-http.server.HTTPServer(("", 9000), Page).serve_forever()
+http.server.HTTPServer(("", 9001), Page).serve_forever()
 """
-    manifest = pod(namespace, "exporter", worker_image, [PYTHON, "-c", serve], ports=[{"name": "control", "containerPort": 9000}])
+    manifest = pod(namespace, "exporter", worker_image, [PYTHON, "-c", serve], ports=[{"name": "metrics", "containerPort": 9001}])
+    manifest["metadata"]["annotations"] = {"prometheus.io/scrape": "true", "prometheus.io/port": "9001"}
     manifest["metadata"]["labels"]["app.kubernetes.io/name"] = "yolastic-worker"
     cluster.apply(manifest)
     cluster.await_ready(namespace, "exporter")

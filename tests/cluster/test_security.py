@@ -67,6 +67,14 @@ def test_a_worker_holds_no_way_to_the_api_and_its_control_port_wants_the_token(
             status, answer = client.request(f"{control}/{path}", body, method=method, headers=headers)
             assert (status, json.loads(answer)["error"]["code"]) == (401, "unauthorized"), (path, headers)
     assert client.get(f"{control}/metrics")[0] == 200
+
+    # And who is let in to scrape finds nothing else, not even with the token.
+    scraped = f"http://{pod['status']['podIP']}:{pod['metadata']['annotations']['prometheus.io/port']}"
+    bearer = {"Authorization": f"Bearer {Tokens(inference).in_secret()[0]}"}
+    assert "yolastic_load_ratio{" in client.get(f"{scraped}/metrics")[1]
+    for path, method, body in [("state", "GET", b""), ("ceiling", "PUT", b'{"base": 1, "ceiling": 1}'), ("drain", "POST", b"")]:
+        status, answer = client.request(f"{scraped}/{path}", body, method=method, headers=bearer)
+        assert (status, json.loads(answer)["error"]["code"]) == (404, "not_found"), path
     assert inference.condition("Ready")[0] == "True"
 
 

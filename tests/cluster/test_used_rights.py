@@ -22,7 +22,7 @@ Right = tuple[str, str, str]
 
 def granted() -> set[Right]:
     """What the role allows; the chart's test holds the chart to it."""
-    rules = [*rbac.CLUSTER_RULES, *rbac.NAMESPACED_RULES]
+    rules = [*rbac.CLUSTER_RULES, *rbac.NAMESPACED_RULES, *rbac.LEASE_RULES]
     return {
         (group, resource, verb)
         for rule in rules

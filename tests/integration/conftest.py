@@ -77,9 +77,10 @@ class WorkerProcess:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return request(self.port, "POST", "/predict" + query, body, {"content-type": content_type, **named})
 
-    def control(self, method: str, path: str, value: Any = None, token: str | None = TOKEN) -> Answer:
+    def control(self, method: str, path: str, value: Any = None, token: str | None = TOKEN, port: int | None = None) -> Answer:
+        """One request to the control port, or to another."""
         headers = {"authorization": f"Bearer {token}"} if token else {}
-        return request(self.control_port, method, path, None if value is None else json.dumps(value).encode(), headers)
+        return request(port or self.control_port, method, path, None if value is None else json.dumps(value).encode(), headers)
 
     def state(self) -> dict[str, Any]:
         value: dict[str, Any] = self.control("GET", "/state").json()

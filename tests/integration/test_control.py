@@ -1,7 +1,11 @@
 """The control port of a real worker: who may tell it what, and what it shows."""
 
 import json
+import re
+import socket
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +110,77 @@ def test_unknown_paths(worker: Any) -> None:
         answer = worker.control(method, path)
         assert answer.status == status
         assert answer.code
+
+
+@pytest.fixture(scope="module")
+def scraped(module_worker: Callable[..., Any]) -> tuple[Any, int]:
+    """A worker and its metrics port."""
+    worker = module_worker(*SIMULATED, "--control-host", "127.0.0.1", "--metrics-port", "0")
+    found = re.search(r"metrics alone on \('127\.0\.0\.1', (\d+)\)", worker.log())
+    assert found is not None, worker.log()
+    return worker, int(found[1])
+
+
+def test_the_metrics_port_says_what_the_control_port_says(scraped: tuple[Any, int]) -> None:
+    worker, port = scraped
+    texts = [worker.control("GET", "/metrics", token=None, port=at) for at in (worker.control_port, port)]
+    assert [answer.status for answer in texts] == [200, 200]
+    names = [{line.split()[2] for line in answer.body.decode().splitlines() if line.startswith("# TYPE")} for answer in texts]
+    assert names[0] == names[1] >= {metric.name for metric in WORKER_METRICS if metric.type == "gauge"}
+    assert worker.control("HEAD", "/metrics", port=port).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        *((method, path, 404, "not_found") for method, path, _ in TELLING),
+        *(("GET", path, 404, "not_found") for path in ("/", "/state", "/livez", "/readyz", "/info", "/metrics/", "//metrics")),
+        ("GET", "/metrics/../state", 404, "not_found"),
+        ("POST", "/predict", 404, "not_found"),
+        *((method, "/metrics", 405, "method_not_allowed") for method in ("POST", "PUT", "DELETE", "OPTIONS")),
+    ],
+)
+@pytest.mark.parametrize("token", [None, "test-token"])
+def test_the_metrics_port_has_nothing_else(
+    scraped: tuple[Any, int], method: str, path: str, status: int, code: str, token: str | None
+) -> None:
+    worker, port = scraped
+    answer = worker.control(method, path, {"base": 1, "ceiling": 1}, token=token, port=port)
+    assert (answer.status, answer.code) == (status, code)
+    assert worker.state()["ceiling"]["granted"] is False
+    assert worker.control("GET", "/readyz").status == 200
+
+
+def test_who_fills_the_metrics_port_keeps_no_probe_out(scraped: tuple[Any, int]) -> None:
+    worker, port = scraped
+    with ExitStack() as clients:
+        for _ in range(200):
+            clients.enter_context(socket.create_connection(("127.0.0.1", port), 10))
+        start_s = time.monotonic()
+        assert worker.control("GET", "/livez").status == 200
+        assert time.monotonic() - start_s < 1, "before any connection of the metrics port gives way"
+
+
+def test_a_port_that_two_want_is_a_sentence(start_worker: Callable[..., Any], scraped: tuple[Any, int]) -> None:
+    _, taken = scraped
+    for flags in (("--metrics-port", str(taken)), ("--host", "127.0.0.1", "--port", str(taken))):
+        worker = start_worker(*SIMULATED, "--control-host", "127.0.0.1", *flags, wait=False)
+        assert worker.wait() == 2
+        assert f"cannot listen on 127.0.0.1:{taken}: Address already in use" in worker.log()
+        assert "Traceback" not in worker.log()
+
+
+def test_two_ports_of_one_worker_cannot_be_one(start_worker: Callable[..., Any]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    worker = start_worker(*SIMULATED, "--control-host", "127.0.0.1", "--metrics-port", port, "--port", port, wait=False)
+    assert worker.wait() == 2
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in worker.log()
+
+
+def test_no_metrics_port_unless_told(worker: Any) -> None:
+    assert "metrics alone" not in worker.log()
 
 
 def test_logs_as_json(start_worker: Callable[..., Any]) -> None:

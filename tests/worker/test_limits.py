@@ -48,9 +48,9 @@ def test_formats() -> None:
     ("soft", "hard", "wanted", "allowed", "raised_to"),
     [
         (65536, 65536, 2048, 2048, None),
-        (1024, 524288, 2048, 2048, 2624),
-        (1024, 1024, 2048, 448, 1024),
-        (1024, resource.RLIM_INFINITY, 2048, 2048, 2624),
+        (1024, 524288, 2048, 2048, 2784),
+        (1024, 1024, 2048, 288, 1024),
+        (1024, resource.RLIM_INFINITY, 2048, 2048, 2784),
         (resource.RLIM_INFINITY, resource.RLIM_INFINITY, 2048, 2048, None),
         (64, 64, 2048, 1, 64),
     ],
@@ -67,7 +67,7 @@ def test_a_limit_that_may_not_be_raised_stays() -> None:
     def refuse(limits: tuple[int, int]) -> None:
         raise OSError
 
-    assert fit_descriptors(2048, lambda: (1024, 65536), refuse) == 448
+    assert fit_descriptors(2048, lambda: (1024, 65536), refuse) == 288
 
 
 def test_the_largest_body_arrives_in_time_at_the_least_rate_of_a_wired_line() -> None:

@@ -5,6 +5,7 @@ import http.client
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -50,12 +51,24 @@ class _Worker:
         pass
 
 
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
+@contextmanager
+def _listening() -> Iterator[socket.socket]:
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         made.listen()
         made.setblocking(False)
+        yield made
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with _listening() as made:
+        yield made
+
+
+@pytest.fixture
+def metrics_listener() -> Iterator[socket.socket]:
+    with _listening() as made:
         yield made
 
 
@@ -68,21 +81,26 @@ def _status(port: int, path: str) -> int:
         connection.close()
 
 
-def test_the_control_port_opens_again_after_it_failed(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", ["control", "metrics"])
+def test_the_ports_open_again_after_one_failed(
+    listener: socket.socket, metrics_listener: socket.socket, failing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, failures = HttpServer.start, [ValueError("once")]
+    fails_at = (listener if failing == "control" else metrics_listener).getsockname()
 
     async def start(self: HttpServer, door: socket.socket) -> None:
-        if failures:
+        if failures and door.getsockname() == fails_at:
             raise failures.pop()
         await original(self, door)
 
     monkeypatch.setattr(HttpServer, "start", start)
     monkeypatch.setattr(control, "_REOPEN_S", 0.01)
-    port = listener.getsockname()[1]
-    thread = control.ControlThread(_Worker(), listener)
+    ports = listener.getsockname()[1], metrics_listener.getsockname()[1]
+    thread = control.ControlThread(_Worker(), listener, metrics_listener)
     thread.start()
     try:
-        assert _status(port, "/livez") == 200
+        assert (_status(ports[0], "/livez"), _status(ports[1], "/metrics")) == (200, 200)
+        assert not failures
     finally:
         thread.stop()
 

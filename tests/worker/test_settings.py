@@ -25,6 +25,7 @@ def _serve(*arguments: str) -> ServeSettings:
 def test_defaults() -> None:
     settings = _serve("--model", "/models/weld.onnx")
     assert (settings.name, settings.port, settings.control_port, settings.max_batch) == ("weld", 8000, 9000, 32)
+    assert settings.metrics_port is None, "two workers on one host would want the same one"
     assert (settings.max_delay_s, settings.eager_size, settings.queue_length) == (0.010, 4, 256)
     assert (settings.patience_s, settings.limits.body_bytes) == (10.0, 32 * 2**20)
     assert (settings.propagation_delay_s, settings.drain_timeout_s) == (5.0, 60.0)
@@ -51,7 +52,8 @@ def test_environment_is_every_flag_and_the_flag_wins(monkeypatch: pytest.MonkeyP
     [
         [], ["dance"], ["serve"], ["serve", "--model"], ["serve", "--model", "a", "--input-size", "33x32"],
         ["serve", "--model", "a", "--input-size", "640"], ["serve", "--model", "a", "--memory-limit", "much"],
-        ["serve", "--model", "a", "--port", "70000"], ["serve", "--model", "a", "--simulate", "fixed_ms=1"],
+        ["serve", "--model", "a", "--port", "70000"], ["serve", "--model", "a", "--metrics-port", "x"],
+        ["serve", "--model", "a", "--simulate", "fixed_ms=1"],
         ["serve", "--backend", "simulated", "--device", "cuda"], ["serve", "--model", "a", "--model-sha256", "abc"],
         ["serve", "--model", "a", "--drain-timeout-s", "-1"], ["serve", "--model", "a", "--task", "Segment"],
         ["fetch", "--uri", "https://a/b"], ["fetch", "--uri", "https://a/b", "--sha256", "0" * 63, "--output", "x"],

@@ -48,6 +48,8 @@
   - services
   verbs:
   - get
+  - list
+  - watch
   - create
   - patch
 - apiGroups:
@@ -56,6 +58,8 @@
   - networkpolicies
   verbs:
   - get
+  - list
+  - watch
   - create
   - patch
 - apiGroups:
@@ -64,6 +68,8 @@
   - poddisruptionbudgets
   verbs:
   - get
+  - list
+  - watch
   - create
   - patch
 - apiGroups:
@@ -88,4 +94,15 @@
   - events
   verbs:
   - create
+{{- end }}
+
+{{- define "yolastic.leaseRules" -}}
+- apiGroups:
+  - coordination.k8s.io
+  resources:
+  - leases
+  verbs:
+  - get
+  - create
+  - update
 {{- end }}

@@ -90,11 +90,14 @@ OBSERVATION_AGE: Final = Metric(
     "yolastic_operator_observation_age_seconds", "gauge", "Age of the newest sample a decision used.", (*_OBJECT, "source")
 )
 TURN_SECONDS: Final = Metric("yolastic_operator_turn_seconds", "histogram", "Length of a turn.", _OBJECT, _TURNS)
+LEADER: Final = Metric(
+    "yolastic_operator_leader", "gauge", "1: this process holds the Lease and acts; 0: the holder does.", ("holder",)
+)
 API_REQUESTS: Final = Metric(
     "yolastic_operator_api_requests_total", "counter", "Requests to the Kubernetes API.", ("verb", "code")
 )
 
 OPERATOR_METRICS: Final = (
     DESIRED_REPLICAS, RECOMMENDED_REPLICAS, READY_REPLICAS, OPERATOR_BATCH_CEILING, DECISIONS, OBSERVATION_AGE, TURN_SECONDS,
-    API_REQUESTS,
+    LEADER, API_REQUESTS,
 )  # fmt: skip

@@ -34,9 +34,12 @@ POD_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 
 DATA_PORT: Final = 8000
 CONTROL_PORT: Final = 9000
+METRICS_PORT: Final = 9001
+"""Of a worker in a pod: a network policy knows ports and no paths, so what scrapes gets a port with nothing but `/metrics`."""
 SERVICE_PORT: Final = 80
 DATA_PORT_NAME: Final = "http"
 CONTROL_PORT_NAME: Final = "control"
+METRICS_PORT_NAME: Final = "metrics"
 
 CONTROL_TOKEN_KEY: Final = "token"
 """The key in the control Secret that holds the bearer tokens, one a line."""

@@ -5,6 +5,7 @@ import asyncio
 import json
 import logging
 import os
+import secrets
 import sys
 import time
 from dataclasses import fields
@@ -17,13 +18,15 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from yolastic_contract import names
-from yolastic_operator import handlers, settings
+from yolastic_operator import handlers, settings, standby
 from yolastic_operator.act.manifests import Surroundings
 from yolastic_operator.cluster.api import ApiError, KubernetesApi, connect
 from yolastic_operator.cluster.base import ClusterError
 from yolastic_operator.cluster.cache import FleetCache
 from yolastic_operator.cluster.control import ControlClient
+from yolastic_operator.cluster.drift import Drift
 from yolastic_operator.cluster.kubernetes import KubernetesCluster
+from yolastic_operator.cluster.leadership import Leadership
 from yolastic_operator.heartbeat import Heartbeat
 from yolastic_operator.loop import Loop, LoopSettings
 from yolastic_operator.metrics import Metrics
@@ -63,6 +66,7 @@ async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
 
     Raises:
         ClusterError: there is no cluster to talk to, or it lacks the resource definitions.
+        LeadershipLostError: another operator holds the Lease now.
         OSError: a port is taken.
     """
     disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -73,23 +77,54 @@ async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
         # A thread of its own: kopf ends what else runs in its event loop before it ends itself.
         server = _serve_metrics(own, collectors)
         try:
-            registry, deps = kopf.OperatorRegistry(), _assemble(own, api, session, metrics)
-            handlers.register(registry, deps)
-            kopf_settings = kopf.OperatorSettings()
-            handlers.configure(kopf_settings)
-            _LOG.info("serving %s", ", ".join(own.namespaces) or "all namespaces")
-            await kopf.operator(
-                registry=registry,
-                settings=kopf_settings,
-                # Found out by kopf it needs a user's name, which a container with a numeric user does not have.
-                identity=cast(Any, own.instance),
-                clusterwide=not own.namespaces,
-                namespaces=own.namespaces,
-                liveness_endpoint=f"http://0.0.0.0:{own.health_port}/healthz",
-                stop_flag=stop,
-            )
+            stop = stop or asyncio.Event()
+            if own.lease_name is None:
+                await _operate(own, _assemble(own, api, session, metrics), stop)
+                return
+            leadership = _leadership(own, own.lease_name, api, metrics)
+
+            async def operate() -> None:
+                deps = _assemble(own, api, session, metrics)
+                deps.may_act = leadership.holds
+                await _operate(own, deps, stop)
+
+            await standby.alone(leadership, own.health_port, stop, operate)
         finally:
             server()
+
+
+async def _operate(own: Settings, deps: handlers.Deps, stop: asyncio.Event) -> None:
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, deps)
+    kopf_settings = kopf.OperatorSettings()
+    handlers.configure(kopf_settings)
+    _LOG.info("serving %s", ", ".join(own.namespaces) or "all namespaces")
+    await kopf.operator(
+        registry=registry,
+        settings=kopf_settings,
+        # Found out by kopf it needs a user's name, which a container with a numeric user does not have.
+        identity=cast(Any, own.instance),
+        clusterwide=not own.namespaces,
+        namespaces=own.namespaces,
+        liveness_endpoint=f"http://0.0.0.0:{own.health_port}/healthz",
+        stop_flag=stop,
+    )
+
+
+def _leadership(own: Settings, name: str, api: KubernetesApi, metrics: Metrics) -> Leadership:
+    # The name of a pod is its own, and then a restarted container goes on at once with the lease of the one before.
+    me = own.instance if own.instance != Settings().instance else f"{own.instance}-{secrets.token_hex(4)}"
+
+    def tell(holder: str, mine: bool) -> None:
+        metrics.leader(holder, mine)
+        if mine:
+            _LOG.info("holds the Lease %s/%s as %s", own.own_namespace, name, holder)
+        elif holder:
+            _LOG.warning("does nothing: another operator, %s, holds the Lease %s/%s", holder, own.own_namespace, name)
+        else:
+            _LOG.warning("does nothing: the API server does not tell who holds the Lease %s/%s", own.own_namespace, name)
+
+    return Leadership(api, own.own_namespace, name, me, tell)
 
 
 def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession, metrics: Metrics) -> handlers.Deps:
@@ -103,7 +138,10 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
     surroundings = Surroundings(own.propagation_delay_seconds, own.own_namespace, own.monitoring_namespace_labels)
     control = ControlClient(session, loop_settings.control_timeout_s)
     token_age_s = own.control_token_days * 86400.0 or None
-    cluster = KubernetesCluster(api, control, surroundings, cache, runtimes, instance=own.instance, token_age_s=token_age_s)
+    drift = Drift(time.monotonic)
+    cluster = KubernetesCluster(
+        api, control, surroundings, cache, runtimes, drift=drift, instance=own.instance, token_age_s=token_age_s
+    )
     prometheus = None if own.prometheus_url is None else Prometheus(session, own.prometheus_url, own.stale_after_seconds)
 
     # Clocks of an API server and this host differ a little: a worker made about now is taken for an old one.
@@ -120,7 +158,7 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
 
     watched = max(len(own.namespaces), 1)
     deps = handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds, watched)
-    deps.pod_gone = accounts.gone
+    deps.pod_gone, deps.drift = accounts.gone, drift
     return deps
 
 

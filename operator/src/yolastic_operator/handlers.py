@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,7 @@ from pydantic import ValidationError
 from yolastic_contract import names
 from yolastic_contract.inference import InferenceSpec
 from yolastic_operator.cluster.cache import FleetCache, Key, Kind
+from yolastic_operator.cluster.drift import Drift
 from yolastic_operator.heartbeat import Heartbeat
 from yolastic_operator.loop import Loop
 from yolastic_operator.model import Ref
@@ -25,6 +27,12 @@ _LOG = logging.getLogger(__name__)
 INFERENCES: Final = (names.GROUP, names.VERSION, names.INFERENCE_PLURAL)
 RUNTIMES: Final = (names.GROUP, names.VERSION, names.RUNTIME_PLURAL)
 DEPLOYMENTS: Final = ("apps", "v1", "deployments")
+OTHERS: Final = {
+    "Service": ("", "v1", "services"),
+    "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
+    "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
+}
+"""Children of which only an edit is news."""
 PODS: Final = ("", "v1", "pods")
 
 MIN_PAUSE_S: Final = 0.5
@@ -34,7 +42,7 @@ LONGEST_PAUSE_S: Final = 4.0
 CONNECTIONS: Final = 16
 """kopf's requests to the API server at once, beside the watches: by itself it opens a connection, a quarter of a megabyte, for
 every object that is there at the start."""
-_WATCHES: Final = 4
+_WATCHES: Final = 7
 STALLED_AFTER_S: Final = 300.0
 """A loop that has not ended a turn for this long is stuck, and the process is restarted, seconds."""
 
@@ -72,7 +80,11 @@ class Deps:
     """Pause after a turn that failed in an unforeseen way, seconds."""
     namespaces: int = 1
     """Namespaces that are watched each by itself; 1 also for all of them together."""
+    may_act: Callable[[], bool] = lambda: True
+    """Asked before each turn: false while another operator may be at work."""
     bells: dict[Key, Bell] = field(default_factory=dict)
+    drift: Drift = field(default_factory=lambda: Drift(time.monotonic))
+    """Told of every child but pods and the Secret."""
     pod_gone: Callable[[Key, str], None] = lambda key, pod: None
     """Called when a pod of an inference is no more."""
 
@@ -112,8 +124,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.chunk_size = 500
     # Filters in decorators are applied here, after every pod of the cluster was received; these by the server.
     selector = f"{names.LABEL_NAME}={names.WORKER_APP_NAME},{names.LABEL_MANAGED_BY}={names.MANAGED_BY}"
-    settings.watching.label_selectors[PODS] = selector
-    settings.watching.label_selectors[DEPLOYMENTS] = selector
+    for kind in (PODS, DEPLOYMENTS, *OTHERS.values()):
+        settings.watching.label_selectors[kind] = selector
     settings.networking.request_timeout = 30
     settings.networking.connect_timeout = 10
     # By default the pauses grow to 21 s, and after a minute of errors the process ends.
@@ -173,7 +185,11 @@ def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
 
     @kopf.on.event(*DEPLOYMENTS, registry=registry, id="deployment")
     async def deployment(event: kopf.RawEvent, **_: Any) -> None:
+        deps.drift.seen("Deployment", event["object"], gone=event["type"] == "DELETED")
         child("deployment", event)
+
+    for name, kind in OTHERS.items():
+        _register_other(registry, deps, name, kind)
 
     @kopf.on.event(*RUNTIMES, registry=registry, id="runtime")
     async def runtime(event: kopf.RawEvent, **_: Any) -> None:
@@ -198,6 +214,12 @@ def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
             bell.rung.set()
 
 
+def _register_other(registry: kopf.OperatorRegistry, deps: Deps, name: str, kind: tuple[str, str, str]) -> None:
+    @kopf.on.event(*kind, registry=registry, id=name.lower())
+    async def other(event: kopf.RawEvent, **_: Any) -> None:
+        deps.wake(deps.drift.seen(name, event["object"], gone=event["type"] == "DELETED"))
+
+
 async def _tend(ref: Ref, body: kopf.Body, deps: Deps) -> None:
     """Turn after turn until the object goes or the operator ends; then this task is cancelled."""
     loop, bell = deps.make_loop(ref), Bell()
@@ -206,7 +228,7 @@ async def _tend(ref: Ref, body: kopf.Body, deps: Deps) -> None:
     try:
         while True:
             bell.rung.clear()
-            pause_s = await _turn(loop, ref, body, bell, deps.turn_s)
+            pause_s = await _turn(loop, ref, body, bell, deps.turn_s) if deps.may_act() else deps.turn_s
             deps.heartbeat.beat(str(ref))
             await asyncio.sleep(min(MIN_PAUSE_S, pause_s))
             try:

@@ -47,7 +47,7 @@ class LoopSettings:
     lease_turn_s: float = 0.5
     """The same while a worker on a shared device has not confirmed what it was granted or is to give back."""
     ensure_every_s: float = 120.0
-    """The children are applied again this often though nothing changed: repairs what others deleted or edited."""
+    """The children are applied again this often though no edit was seen: repairs what the watches missed, and the Secret."""
     status_every_s: float = 30.0
     """A status in which only shown numbers moved is written at most this often."""
     ages_every_s: float = math.inf
@@ -103,6 +103,8 @@ class Loop:
         """As written last: events are the way from here to the next."""
         self._written_s: float | None = None
         self._rolling = Rolling()
+        self._homeless: frozenset[str] = frozenset()
+        """As the ledger said in the turn before."""
         self._ensured: tuple[Workload, int] | None = None
         """What was applied last, and for which generation."""
         self._ensured_s = 0.0
@@ -159,7 +161,7 @@ class Loop:
         self._complaints.clear("look")
 
         work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
-        work = self._rolling.follow(fleet, work, facts.generation, self._monotonic())
+        work = self._rolling.follow(fleet, work, facts.generation, self._monotonic(), self._homeless)
         facts, runtime = replace(facts, spec=work.spec), work.runtime
         try:
             fleet = await self._ensure(work, facts.generation, fleet, previous)
@@ -176,6 +178,7 @@ class Loop:
         leases = self._accounts.turn(
             self._ref, observation, leased.wants(decision, facts.spec, runtime), self._monotonic(), facts.now_s
         )
+        self._homeless = leases.homeless
         await self._effects.lease(observation, leases.grants)
         decision = leased.with_leases(decision, leases)
         trouble += leased.trouble(leases)
@@ -201,7 +204,7 @@ class Loop:
 
     async def _ensure(self, work: Workload, generation: int, fleet: Fleet, previous: InferenceStatus) -> Fleet:
         key = (work, generation)
-        due = self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
+        due = fleet.edited or self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
         if key == self._ensured and not due and fleet.revision == work.revision and fleet.replicas is not None:
             return fleet
         await self._cluster.ensure(work, _first_size(work.spec, previous))

@@ -24,11 +24,17 @@ class Metrics:
         self._ages = _gauge(contract.OBSERVATION_AGE, registry)
         turns = contract.TURN_SECONDS
         self._turns = Histogram(turns.name, turns.help, turns.labels, buckets=turns.buckets, registry=registry)
+        self._leader = _gauge(contract.LEADER, registry)
         self._requests = _counter(contract.API_REQUESTS, registry)
 
     def request(self, verb: str, code: str) -> None:
         """A request to the Kubernetes API was answered; `code` is the HTTP status, `none` without an answer."""
         self._requests.labels(verb, code).inc()
+
+    def leader(self, holder: str, mine: bool) -> None:
+        """Who holds the Lease, empty when nobody knows, and whether that is this process."""
+        self._leader.clear()
+        self._leader.labels(holder).set(mine)
 
     def turn(self, ref: Ref, seconds: float) -> None:
         """Length of a turn."""

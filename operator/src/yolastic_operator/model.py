@@ -92,6 +92,8 @@ class Fleet:
     """How it was told to replace workers of another revision."""
     record: str = ""
     """`Workload.record` as it was stored."""
+    edited: bool = False
+    """Somebody changed or deleted a child since it was applied."""
 
 
 @dataclass(frozen=True, slots=True)

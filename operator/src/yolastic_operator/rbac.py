@@ -16,15 +16,20 @@ CLUSTER_RULES: Final[list[Rule]] = [
 ]
 """For what has no namespace: a ClusterRole whatever namespaces are served."""
 
+LEASE_RULES: Final[list[Rule]] = [
+    _rule("coordination.k8s.io", "leases", "get", "create", "update"),
+]
+"""For the operator's own namespace: a Role there."""
+
 NAMESPACED_RULES: Final[list[Rule]] = [
     # patch: only the finalizer; the spec is never written.
     _rule(names.GROUP, names.INFERENCE_PLURAL, "list", "watch", "patch"),
     _rule(names.GROUP, f"{names.INFERENCE_PLURAL}/status", "patch"),
     _rule("apps", "deployments", "get", "list", "watch", "create", "patch"),
     _rule("apps", "deployments/scale", "patch"),
-    _rule("", "services", "get", "create", "patch"),
-    _rule("networking.k8s.io", "networkpolicies", "get", "create", "patch"),
-    _rule("policy", "poddisruptionbudgets", "get", "create", "patch"),
+    _rule("", "services", "get", "list", "watch", "create", "patch"),
+    _rule("networking.k8s.io", "networkpolicies", "get", "list", "watch", "create", "patch"),
+    _rule("policy", "poddisruptionbudgets", "get", "list", "watch", "create", "patch"),
     # The control Secrets alone are read, by name; never listed.
     _rule("", "secrets", "get", "create", "patch"),
     # patch: the deletion cost of a worker that is about to go.

@@ -44,11 +44,14 @@ class Settings:
     own_namespace: str = "yolastic-system"
     """Where the operator runs; its pods may reach the workers' control ports. Default: the namespace of its service account."""
 
+    lease_name: str | None = None
+    """Lease in `own_namespace` that keeps a second operator of the same name from acting; None: nothing keeps it from that."""
+
     monitoring_namespace_labels: Mapping[str, str] = field(default_factory=dict)
-    """Labels (`key=value`, separated by commas) of the namespaces whose pods may scrape the control ports; empty: none."""
+    """Labels (`key=value`, separated by commas) of the namespaces whose pods may reach the metrics ports; empty: none."""
 
     instance: str = "yolastic-operator"
-    """Names this process in events; the chart gives the pod's name."""
+    """Names this process in events and as holder of the Lease, so no two may have the same; the chart gives the pod's name."""
 
     metrics_port: int = 9090
     """Port of the operator's own metrics; 0: none are served."""
@@ -131,6 +134,12 @@ def _namespace(text: str) -> str:
     return text
 
 
+def _object_name(text: str) -> str:
+    if _NAMESPACE.fullmatch(text) is None:
+        raise ValueError("must be the name of a Lease: lower case letters, digits and hyphens")
+    return text
+
+
 def _namespaces(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_namespace(part.strip()) for part in text.split(",") if part.strip()))
 
@@ -153,6 +162,7 @@ _PARSERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "propagation_delay_seconds": _whole(0, 300),
     "control_token_days": _whole(0, 3650),
     "own_namespace": _namespace,
+    "lease_name": _object_name,
     "monitoring_namespace_labels": _labels,
     "instance": str,
     "metrics_port": _whole(0, 65535),

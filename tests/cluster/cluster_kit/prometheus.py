@@ -15,7 +15,6 @@ from cluster_kit.cluster import Cluster, Object, await_that
 
 API = "https://127.0.0.1:6443"
 PORT = 19090
-CONTROL_PORT = 9000
 SCRAPE_EVERY_S = 2
 LOOK_EVERY_S = 1
 SELECTOR = "app.kubernetes.io/name=yolastic-worker"
@@ -23,7 +22,7 @@ SELECTOR = "app.kubernetes.io/name=yolastic-worker"
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
-    """A Prometheus that scrapes every worker's control port."""
+    """A Prometheus that scrapes every worker where its pod's annotations say."""
 
     url: str
     """As pods of the cluster reach it; from this host it is the same."""
@@ -85,7 +84,7 @@ def _find_targets(state: Path, targets: Path, over: threading.Event) -> None:
     while True:
         try:
             with urllib.request.urlopen(url, timeout=5, context=context) as answer:
-                now = [_target(pod) for pod in json.load(answer)["items"] if pod["status"].get("phase") == "Running"]
+                now = [_target(pod) for pod in json.load(answer)["items"] if _is_target(pod)]
         except (OSError, ValueError):
             now = known or []  # the API server is away for a moment: what was known stays
         if now != known:
@@ -97,6 +96,12 @@ def _find_targets(state: Path, targets: Path, over: threading.Event) -> None:
             return
 
 
+def _is_target(pod: Object) -> bool:
+    scraped: bool = pod["metadata"].get("annotations", {}).get("prometheus.io/scrape") == "true"
+    return scraped and pod["status"].get("phase") == "Running"
+
+
 def _target(pod: Object) -> Object:
+    port = pod["metadata"]["annotations"]["prometheus.io/port"]
     labels = {"namespace": pod["metadata"]["namespace"], "pod": pod["metadata"]["name"]}
-    return {"targets": [f"{pod['status']['podIP']}:{CONTROL_PORT}"], "labels": labels}
+    return {"targets": [f"{pod['status']['podIP']}:{port}"], "labels": labels}

@@ -139,8 +139,9 @@ def _await(what: str, done: Any, process: subprocess.Popen[bytes], log: Path) ->
 def _grant_rights(server: ApiServer) -> None:
     """The operator's role, as the chart renders it, for the user `operator`."""
     group = "rbac.authorization.k8s.io"
+    rules = [*rbac.CLUSTER_RULES, *rbac.NAMESPACED_RULES, *rbac.LEASE_RULES]
     role = {"apiVersion": f"{group}/v1", "kind": "ClusterRole", "metadata": {"name": "operator"}}
-    server.apply(f"/apis/{group}/v1/clusterroles/operator", role | {"rules": [*rbac.CLUSTER_RULES, *rbac.NAMESPACED_RULES]})
+    server.apply(f"/apis/{group}/v1/clusterroles/operator", role | {"rules": rules})
     binding = {
         "apiVersion": f"{group}/v1",
         "kind": "ClusterRoleBinding",

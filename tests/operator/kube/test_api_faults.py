@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,8 @@ class Scene:
         self.server, self.namespace, self.proxy, self._folder = server, namespace, proxy, folder
         self.path = f"{API}/namespaces/{namespace}/yoloinferences/weld"
         self.processes: list[subprocess.Popen[bytes]] = []
+        self.refused: set[int] = set()
+        """Operators that end because another one is at work."""
         runtime = {"apiVersion": "yolastic.dev/v1alpha1", "kind": "YoloRuntime", "metadata": {"name": namespace}}
         server.apply(f"{API}/yoloruntimes/{namespace}", runtime | {"spec": {"image": "worker:1"}})
 
@@ -56,13 +59,14 @@ class Scene:
         spec = SPEC | {"runtime": self.namespace, "replicas": replicas}
         return str(self.server.apply(self.path, body | {"spec": spec})["metadata"]["uid"])
 
-    def operator(self) -> "subprocess.Popen[bytes]":
+    def operator(self, **settings: str) -> "subprocess.Popen[bytes]":
         """An operator that sees this namespace alone, through the proxy."""
         number = len(self.processes)
         config = self._folder / f"config-{number}"
         text = self.server.operator_kubeconfig.read_text()
         config.write_text(text.replace(self.server.url, self.proxy.url))
         own = {"TURN_SECONDS": "0.5", "HEALTH_PORT": str(free_port()), "METRICS_PORT": "0", "NAMESPACES": self.namespace}
+        own |= settings
         variables = {f"YOLASTIC_OPERATOR_{name}": value for name, value in own.items()}
         with self.log(number).open("wb") as log:
             command = [sys.executable, "-m", "yolastic_operator"]
@@ -107,6 +111,16 @@ class Scene:
         return self.size == replicas and told == (replicas, generation)
 
 
+def _ended(process: "subprocess.Popen[bytes]") -> int | None:
+    """Its exit code; None when it had to be killed."""
+    try:
+        return process.wait(15)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        return None
+
+
 @contextmanager
 def scene_of(api_server: Any, namespace: str, folder: Path) -> Iterator[Scene]:
     with Proxy(api_server.url) as proxy:
@@ -118,13 +132,10 @@ def scene_of(api_server: Any, namespace: str, folder: Path) -> Iterator[Scene]:
         finally:
             for process in scene.processes:
                 process.send_signal(signal.SIGTERM)
-            for number, process in enumerate(scene.processes):
-                try:
-                    code = process.wait(15)
-                finally:
-                    process.kill()
+            codes = [_ended(process) for process in scene.processes]
+            for number, code in enumerate(codes):
                 told = scene.log(number).read_text()
-                assert code in {0, -signal.SIGKILL}, told
+                assert code in ({2} if number in scene.refused else {0, -signal.SIGKILL}), told
                 assert "Traceback" not in told, told
 
 
@@ -248,6 +259,75 @@ def test_two_operators_agree_and_come_to_rest(scene: Scene) -> None:
     assert (scene.size, scene.deployment["metadata"]["generation"]) == (2, before), "nobody fights"
 
 
+def answer_of(port: str, path: str) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
+            return str(answer.read().decode())
+    except OSError:
+        return ""
+
+
+def test_a_second_operator_waits_and_takes_over_and_who_lost_the_lease_ends(scene: Scene) -> None:
+    lease = f"/apis/coordination.k8s.io/v1/namespaces/{scene.namespace}/leases/yolastic"
+
+    def start(instance: str) -> tuple["subprocess.Popen[bytes]", str, str]:
+        health, metrics = str(free_port()), str(free_port())
+        names = {"OWN_NAMESPACE": scene.namespace, "LEASE_NAME": "yolastic", "INSTANCE": instance}
+        return scene.operator(**names, HEALTH_PORT=health, METRICS_PORT=metrics), health, metrics
+
+    def holder() -> str:
+        return str((scene.server.get(lease) or {}).get("spec", {}).get("holderIdentity"))
+
+    scene.make(1)
+    first, _, metrics = start("one")
+    eventually("the first is right", lambda: scene.right(1))
+    assert 'yolastic_operator_leader{holder="one"} 1.0' in answer_of(metrics, "/metrics")
+    second, health, metrics = start("two")
+    eventually("the second waits", lambda: 'yolastic_operator_leader{holder="one"} 0.0' in answer_of(metrics, "/metrics"))
+    assert answer_of(health, "/healthz") == "waits for the Lease"
+    first.send_signal(signal.SIGSTOP)
+    scene.make(3)
+    time.sleep(5)
+    assert (scene.size, holder()) == (1, "one"), "it may be at work yet"
+    eventually("the second takes over", lambda: scene.right(3) and holder() == "two", 25)
+    eventually("kopf answers the probe", lambda: "heartbeat" in answer_of(health, "/healthz"))
+    first.send_signal(signal.SIGCONT)
+    scene.refused.add(0)
+    assert first.wait(15) == 2
+    assert "another operator, two, holds the Lease yolastic now: this one ends" in scene.log(0).read_text()
+    third, _, _ = start("three")
+    eventually("the third waits", lambda: "another operator, two, holds" in scene.log(2).read_text())
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(10) == 0
+    scene.make(2)
+    eventually("who ends in order lets go of it", lambda: scene.right(2) and holder() == "three", TWO_TURNS_S)
+    assert third.poll() is None
+
+
+def test_who_waits_for_the_lease_ends_when_it_is_told_to(scene: Scene) -> None:
+    settings = {"OWN_NAMESPACE": scene.namespace, "LEASE_NAME": "yolastic"}
+    scene.operator(**settings)
+    eventually("the first has it", lambda: "holds the Lease" in scene.log(0).read_text())
+    waiting = scene.operator(**settings)
+    eventually("the second waits", lambda: "does nothing" in scene.log(1).read_text())
+    waiting.send_signal(signal.SIGTERM)
+    assert waiting.wait(5) == 0
+
+
+def test_without_an_answer_of_the_server_nobody_acts_and_afterwards_it_goes_on(scene: Scene) -> None:
+    scene.make(1)
+    process = scene.operator(OWN_NAMESPACE=scene.namespace, LEASE_NAME="yolastic")
+    eventually("it is right", lambda: scene.right(1))
+    scene.proxy.fault = lambda method, path: 503 if "/leases/" in path else None
+    eventually("it stops acting", lambda: "does not tell who holds" in scene.log(0).read_text())
+    scene.make(3)
+    time.sleep(2)
+    assert scene.size == 1
+    scene.proxy.fault = lambda method, path: None
+    eventually("it goes on", lambda: scene.right(3), TWO_TURNS_S)
+    assert process.poll() is None
+
+
 def test_what_people_do_to_the_children_is_put_right(scene: Scene) -> None:
     scene.make(2)
     scene.operator()
@@ -260,6 +340,60 @@ def test_what_people_do_to_the_children_is_put_right(scene: Scene) -> None:
     uid = scene.deployment["metadata"]["uid"]
     scene.remove(path)
     eventually("it is made again", lambda: scene.size == 2 and scene.deployment["metadata"]["uid"] != uid, TWO_TURNS_S)
+
+
+CHILDREN = {
+    "services": ("/api/v1", {"spec": {"selector": {"app": "mine"}}}, ["spec", "selector"]),
+    "networkpolicies": ("/apis/networking.k8s.io/v1", {"spec": {"ingress": []}}, ["spec", "ingress"]),
+    "poddisruptionbudgets": ("/apis/policy/v1", {"spec": {"maxUnavailable": 7}}, ["spec", "maxUnavailable"]),
+    "deployments": (
+        "/apis/apps/v1",
+        {"spec": {"template": {"spec": {"terminationGracePeriodSeconds": 1}}}},
+        ["spec", "template", "spec", "terminationGracePeriodSeconds"],
+    ),
+}
+
+
+def test_an_edited_or_deleted_child_is_put_right_within_two_turns_and_then_there_is_rest(scene: Scene) -> None:
+    scene.make(1)
+    scene.operator()
+    eventually("it is right", lambda: scene.right(1))
+    applies: list[tuple[float, str]] = []
+
+    def note(method: str, path: str) -> None:
+        if method == "PATCH" and "/status" not in path:
+            applies.append((time.monotonic(), path))
+
+    scene.proxy.before = note
+
+    def child(kind: str) -> Any:
+        return scene.server.get(f"{CHILDREN[kind][0]}/namespaces/{scene.namespace}/{kind}/weld")
+
+    def value(kind: str) -> Any:
+        found = child(kind)
+        for step in CHILDREN[kind][2]:
+            found = found and found.get(step)
+        return found
+
+    for kind, (group, edit, _) in CHILDREN.items():
+        path, before = f"{group}/namespaces/{scene.namespace}/{kind}/weld", value(kind)
+        scene.server.merge(path, edit)
+        assert value(kind) != before
+        eventually(f"{kind} is as before", lambda kind=kind, before=before: value(kind) == before, TWO_TURNS_S)
+    for kind, (group, _, _) in CHILDREN.items():
+        uid = child(kind)["metadata"]["uid"]
+        scene.remove(f"{group}/namespaces/{scene.namespace}/{kind}/weld")
+        again = lambda kind=kind, uid=uid: (child(kind) or {}).get("metadata", {}).get("uid", uid) != uid  # noqa: E731
+        eventually(f"{kind} is made again", again, TWO_TURNS_S)
+    eventually("it rests", lambda: time.monotonic() - applies[-1][0] > 1)
+    applies.clear()
+    for kind in ("services", "poddisruptionbudgets"):
+        path = f"{CHILDREN[kind][0]}/namespaces/{scene.namespace}/{kind}/weld"
+        condition = {"type": "X", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+        scene.server.merge(f"{path}/status", {"status": {"conditions": [condition]}})
+        scene.server.merge(path, {"metadata": {"annotations": {"somebody.example/note": "x"}}})
+    time.sleep(3)
+    assert applies == [], "neither our own apply nor a status makes another one"
 
 
 def test_an_object_made_anew_while_the_operator_acts_has_its_own_status_and_children(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""What an inference can reach: objects of its own namespace alone; and who can reach the control port of its workers."""
+"""What an inference can reach: objects of its own namespace alone; and who can reach which port of its workers."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -148,17 +148,46 @@ WORKER_POD = names.worker_labels("weld")
         ("default", {}, "nobody"),
         ("kube-system", {}, "nobody"),
         ("monitoring", {"app.kubernetes.io/name": "prometheus"}, "prometheus"),
+        ("monitoring", OPERATOR_POD, "prometheus"),
     ],
 )
-def test_who_reaches_the_control_port(scraped: bool, namespace: str, pod: Mapping[str, str], who: str) -> None:
+def test_who_reaches_which_port(scraped: bool, namespace: str, pod: Mapping[str, str], who: str) -> None:
     spec = InferenceSpec.model_validate({"model": {"uri": "pvc://models/m.onnx", "sha256": SHA256}})
     work = workload.build(Ref("plant", "weld", "uid"), spec, "cpu", RuntimeSpec(image="worker:1"))
     policy = manifests.network_policy(work, Surroundings(5, OPERATORS, MONITORING if scraped else {}))
     assert policy["spec"]["podSelector"] == {"matchLabels": WORKER_POD}
     labels = {"kubernetes.io/metadata.name": namespace}
-    reached = {port: lets_in(policy, namespace=labels, pod=pod, port=port) for port in (8000, 9000, 9001, 22)}
-    control = who == "operator" or (who == "prometheus" and scraped)
-    assert reached == {8000: True, 9000: control, 9001: False, 22: False}
+    reached = {port for port in (22, 8000, 9000, 9001, 9002) if lets_in(policy, namespace=labels, pod=pod, port=port)}
+    assert reached == {8000} | ({9000} if who == "operator" else set()) | ({9001} if who == "prometheus" and scraped else set())
+
+
+def test_an_operator_that_is_scraped_from_its_own_namespace() -> None:
+    spec = InferenceSpec.model_validate({"model": {"uri": "pvc://models/m.onnx", "sha256": SHA256}})
+    work = workload.build(Ref("plant", "weld", "uid"), spec, "cpu", RuntimeSpec(image="worker:1"))
+    own = {"kubernetes.io/metadata.name": OPERATORS}
+    policy = manifests.network_policy(work, Surroundings(5, OPERATORS, own))
+    reached = [
+        {port for port in (8000, 9000, 9001) if lets_in(policy, namespace=own, pod=pod, port=port)} for pod in (OPERATOR_POD, {})
+    ]
+    assert reached == [{8000, 9000, 9001}, {8000, 9001}], "the neighbours of the operator are no operator"
+
+
+def test_the_ports_of_the_policy_are_those_of_the_pod() -> None:
+    spec = InferenceSpec.model_validate({"model": {"uri": "pvc://models/m.onnx", "sha256": SHA256}})
+    work = workload.build(Ref("plant", "weld", "uid"), spec, "cpu", RuntimeSpec(image="worker:1"))
+    template = manifests.deployment(work, Surroundings())["spec"]["template"]
+    (container,) = template["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"http": 8000, "control": 9000, "metrics": 9001}
+    told = container["args"][container["args"].index("--metrics-port") + 1]
+    assert {told, template["metadata"]["annotations"]["prometheus.io/port"]} == {"9001"}
+    assert {container[kind]["httpGet"]["port"] for kind in ("startupProbe", "readinessProbe", "livenessProbe")} == {"control"}
+    opened = [
+        item["port"]
+        for rule in manifests.network_policy(work, Surroundings(5, OPERATORS, MONITORING))["spec"]["ingress"]
+        for item in rule["ports"]
+    ]
+    assert sorted(opened) == sorted(ports.values())
 
 
 def test_the_labels_that_open_the_port_are_those_of_the_pods() -> None:

@@ -76,3 +76,12 @@ def test_news_are_followed_closely() -> None:
         now_s += FIRST_S
         assert doubts.due(REF, Fleet(2, (READY,), "r"))
         doubts.listed(REF, news=True)
+
+
+def test_of_workers_that_are_gone_nothing_is_kept() -> None:
+    doubts = Doubts(lambda: 0.0)
+    for number in range(3):
+        killed = replace(READY, name=f"weld-{number}")
+        doubts.asked(REF, killed)
+        doubts.due(REF, Fleet(1, (killed,), "r"))
+    assert doubts._unheard[REF] == {"weld-2"}

@@ -83,13 +83,12 @@ def test_applying_twice_changes_nothing(rig: Rig) -> None:
     async def twice(cluster: KubernetesCluster) -> tuple[dict[str, Any], dict[str, Any]]:
         await cluster.ensure(work, 2)
         first = {kind: rig.child(kind) for kind in CHILDREN}
-        rig.requests.clear()
         await cluster.ensure(work, 5)
         return first, {kind: rig.child(kind) for kind in CHILDREN}
 
     first, second = rig.run(twice)
     assert first == second, "not even a resourceVersion moved"
-    assert {verb for verb, _ in rig.requests} == {"get"}, "the second time nothing was even sent"
+    assert rig.requests["apply", "200"] + rig.requests["apply", "201"] == 7, "the second time nothing was even sent"
     assert first["Deployment"]["spec"]["replicas"] == 2
     for child in first.values():
         assert [owner["uid"] for owner in child["metadata"]["ownerReferences"]] == [work.ref.uid]

@@ -16,6 +16,8 @@ def filled() -> tuple[Metrics, CollectorRegistry]:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.request("apply", "200")
+    metrics.leader("another", mine=False)
+    metrics.leader("yolastic-operator-1", mine=True)
     metrics.turn(REF, 0.02)
     metrics.sizes(REF, desired=3, ready=2)
     metrics.recommended(REF, 4)

@@ -57,6 +57,14 @@ def test_workers_become_ready_with_time() -> None:
     assert it.state("worker-1").ready_after_s == 10.0
 
 
+def test_a_worker_keeps_the_limit_it_was_started_with() -> None:
+    it = Scene(start_s=0.0)
+    it.ensure(1)
+    asyncio.run(it.cluster.grant(REF, it.worker("worker-1"), CeilingGrant(base=64, ceiling=256, bounds={})))
+    state = it.state("worker-1")
+    assert (state.ceiling.base, state.ceiling.ceiling, state.max_batch) == (32, 32, 32)
+
+
 def test_demand_is_shared_by_those_that_are_ready() -> None:
     it = Scene(start_s=0.0, demand_per_s=600.0)
     it.ensure(1)

@@ -204,3 +204,54 @@ def test_a_refused_object_still_counts(three: Host) -> None:
     three.run(20.0)
     assert three.most_mib <= 2 * BASE_MIB + BURST_MIB
     assert first.ceiling.ceiling + second.ceiling.ceiling <= 40
+
+
+def change_model(host: Host, name: str) -> None:
+    model = host.specs[name].model.model_copy(update={"sha256": "1" * 64})
+    host.specs[name] = host.specs[name].model_copy(update={"model": model})
+
+
+@pytest.mark.parametrize(("memory_mib", "reasons"), [(2 * 660 + 300, {"RollingOut"}), (BASE_MIB, {"RollingOut", "OneByOne"})])
+def test_a_change_completes_on_a_device_full_of_bases(memory_mib: int, reasons: set[str]) -> None:
+    """The old worker makes room by its base, or where that is not enough as a whole."""
+    host = Host("a", memory_mib=memory_mib, batching={"policy": "Fixed", "maxSize": 8})
+    host.run(30)
+    change_model(host, "a")
+    seen = set()
+    for _ in range(100):
+        host.run(1.0)
+        seen.add(host.condition("a", "Progressing")[1])
+    assert seen == {*reasons, "Stable"}
+    assert host.status("a")["model"]["sha256"] == "1" * 64
+    assert host.most_mib <= memory_mib
+
+
+def test_nobody_makes_room_for_one_that_would_find_none_all_the_same() -> None:
+    host = Host("a", "b", memory_mib=700 + BASE_MIB, batching={"policy": "Fixed", "maxSize": 8})
+    host.run(60)
+    before = host.workers()["b"]
+    cluster = host.clusters["b"]
+    change_model(host, "b")
+    cluster.memory = Fit(fixed=2000.0 * MIB, per_image=60.0 * MIB)
+    before.state_change = lambda state: state.model_copy(update={"memory": state.memory.model_copy(update={"fit": FIT})})
+    host.run(120)
+    assert before.name in cluster.workers
+    assert cluster.workload is not None
+    assert cluster.workload.manner == "Surge"
+    assert host.condition("b", "Progressing")[2].endswith("; the new worker waits for memory of the shared device")
+
+
+def test_while_a_new_revision_starts_the_old_one_is_lent_no_more_than_its_bounds_allow() -> None:
+    """The new one has told no figures yet, so nothing is decided: what was decided for the old one stands."""
+    host = Host("a", memory_mib=4 * BURST_MIB, objective={"latencyMilliseconds": 80})
+    host.run(30)
+    old = host.workers()["a"]
+    old.backlog = True
+    host.run(10)
+    assert old.ceiling.ceiling == 16
+    host.clusters["a"].places = 1
+    change_model(host, "a")
+    host.run(9.0)
+    assert len(host.clusters["a"].workers) == 2
+    assert (old.ceiling.base, old.ceiling.ceiling, old.ceiling.wanted) == (8, 16, 16)
+    assert host.step("a").endswith("worker-1 is lent a burst of 16, base 8")

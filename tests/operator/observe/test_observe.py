@@ -94,6 +94,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "negative limit": ({"memory": {"limit_bytes": -5}}, "memory.limit_bytes is negative (-5)"),
     "base above ceiling": ({"ceiling": {"base": 8, "ceiling": 4}}, "ceiling.base 8 and ceiling.ceiling 4 do not go together"),
     "ceiling of nothing": ({"ceiling": {"base": 0, "ceiling": 0}}, "ceiling.base 0 and ceiling.ceiling 0 do not go together"),
+    "ceiling above its own limit": ({"ceiling": {"ceiling": 64}}, "ceiling.ceiling 64 is above its own max_batch 32"),
     "no batch at all": ({"max_batch": 0}, "max_batch is 0"),
 }
 

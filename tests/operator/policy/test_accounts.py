@@ -15,7 +15,8 @@ from policy_builders import seen, state, view
 from yolastic_contract.names import buckets_up_to
 from yolastic_contract.state import CeilingGrant, CeilingState, Fit, WorkerState
 from yolastic_operator.model import Missing, Observation, Ref, Tiers, WorkerView
-from yolastic_operator.policy.accounts import Accounts, Leases, Wants
+from yolastic_operator.policy import ledger
+from yolastic_operator.policy.accounts import FORGOTTEN_S, Accounts, Leases, Wants
 
 FIXED, PER_IMAGE, MOST = 1000, 100, 32
 CAPACITY = 3 * (FIXED + 8 * PER_IMAGE) + 24 * PER_IMAGE
@@ -433,3 +434,76 @@ def test_without_sharing_there_is_nothing_to_do() -> None:
     assert (leases, leases.shared) == (Leases(), False)
     cpu = state().model_copy(update={"device_id": "cpu", "device": "cpu"})
     assert not Accounts().turn(REFS[0], seen(view("w", told=cpu)), WANTS, 0.0, 0.0).shared
+
+
+def test_an_operator_whose_clock_is_behind_is_listened_to_all_the_same(serving: World) -> None:
+    first, second, _ = serving.workers.values()
+    first.backlog = True
+    serving.round()
+    serving.restart()
+    first.backlog, second.backlog = False, True
+    for _ in range(8):
+        for ref in REFS:
+            serving.now_s += 1.0
+            leases = serving.accounts.turn(ref, serving.observation(ref), WANTS, serving.now_s, serving.now_s - 3600.0)
+            for name, grant in leases.grants.items():
+                serving.workers[name].take(grant)
+        for one in serving.workers.values():
+            one.turn()
+    assert ceilings(serving) == [8, 32, 8]
+
+
+def test_an_inference_that_was_deleted_keeps_nobody_waiting(serving: World) -> None:
+    first, second, _ = serving.workers.values()
+    serving.accounts._expected = lambda: {(one.ref.namespace, one.ref.name) for one in serving.workers.values()}
+    serving.accounts.forget(first.ref, serving.now_s)
+    first.terminating = True  # for as long as it takes it, or for ever: orphans stay
+    second.backlog = True
+    for passed_s in (0.0, 2 * FORGOTTEN_S):
+        serving.now_s += passed_s
+        leases = serving.turn(second.ref)
+        assert "nobody is lent more" not in leases.text
+    assert ceilings(serving) == [8, 32, 8]
+
+
+def test_what_is_kept_of_a_deleted_inference_goes_when_its_workers_have_gone(serving: World) -> None:
+    there = {("plant", "a"), ("plant", "b"), ("plant", "c")}
+    serving.accounts._expected = lambda: there
+    serving.accounts.forget(REFS[0], serving.now_s)
+    del serving.workers["a-1"]
+    there.discard(("plant", "a"))
+    serving.now_s += 2 * FORGOTTEN_S
+    serving.turn(REFS[1])
+    assert not serving.accounts._forgotten
+
+
+@pytest.mark.parametrize("how", ["its node is off", "its inference is deleted"])
+def test_one_that_never_speaks_again_does_not_stop_the_others_for_ever(serving: World, how: str) -> None:
+    first, second, _ = serving.workers.values()
+    first.reachable, first.terminating = False, how == "its node is off"
+    serving.restart()
+    second.backlog = True
+    for ref in REFS:
+        serving.turn(ref)
+    if how == "its inference is deleted":
+        serving.accounts.forget(first.ref, serving.now_s)
+    serving.now_s += FORGOTTEN_S - 10.0
+    assert "worker a-1 has not said what it holds" in serving.turn(second.ref).text
+    serving.now_s += 20.0
+    for ref in REFS[1:] if how == "its inference is deleted" else REFS:
+        serving.turn(ref)
+    serving.turn(second.ref)
+    assert second.ceiling == 32
+
+
+def test_a_turn_looks_at_its_own_devices_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With hundreds of devices a turn must not cost hundreds of times as much."""
+    accounts, looked = Accounts(), []
+    for number in range(20):
+        ref, one = Ref("plant", f"i-{number}"), Real(Ref("plant", "i"), f"w-{number}", 1000.0, phase="Ready", base=8, ceiling=8)
+        told = one.tells().model_copy(update={"device_id": f"GPU-{number // 2}"})
+        there = seen(view(one.name, told=told))
+        accounts.turn(ref, there, WANTS, 1000.0, 1000.0)
+    monkeypatch.setattr(ledger, "orders", lambda claims, *_, **__: looked.append(len(claims)) or {})
+    accounts.turn(ref, there, WANTS, 1001.0, 1001.0)
+    assert looked == [2, 2]

@@ -219,3 +219,10 @@ def test_a_base_is_kept_while_the_device_has_room_for_all_of_them(case: tuple[li
     if fixed + needed <= capacity:
         found = share(claims, capacity).shares
         assert all(found[name].base >= size for name, size in kept.items())
+
+
+def test_nobody_is_sent_off_with_nothing() -> None:
+    """Nothing is known of what it takes, it has waited for long, and what others hold is not known: it waits on."""
+    newcomer = claim("new", stage="Waiting", fit=None, measured=False, waited_s=2 * PATIENCE_S)
+    assert orders([newcomer], 3 * 1800, may_grow=False) == {}
+    assert orders([newcomer], 3 * 1800)["new"].budget_bytes == 3 * 1800

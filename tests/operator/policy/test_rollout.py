@@ -102,6 +102,12 @@ def test_when_a_revision_is_given_up(seen: Fleet, stuck_s: float | None, given_u
         assert found.record == Record(running=OLD, given_up=lost)
 
 
+@pytest.mark.parametrize(("left_s", "manner"), [(119.0, "Surge"), (121.0, "OneByOne")])
+def test_one_that_never_goes_because_its_node_is_off_does_not_hold_up_a_rollout(left_s: float, manner: str) -> None:
+    watch = Watch(unplaced_s=100.0 - left_s, leaving_s=100.0 - left_s)
+    assert step(fleet(old(), LEAVING, HOMELESS), watch=watch).manner == manner
+
+
 def test_without_anything_to_go_back_to_it_is_tried_on() -> None:
     found = step(fleet(failing(9)), record=Record(running=NEW))
     assert (found.target, found.record.given_up) == (NEW, None)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from yolastic_worker.api.http import error_body, new_id
@@ -87,37 +87,6 @@ class TurnedAway(asyncio.Protocol):
         """Once a second: its moment is over."""
         if now_s - self.since_s > _TURNED_AWAY_S:
             self.transport.abort()
-
-
-class WholeAnswer:
-    """The transport of one answer whose head waits for its body.
-
-    uvicorn writes one after the other; each write would be a system call and a packet of its own, and wake the client.
-    """
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle, self._transport = cycle, cycle.transport
-        self._head: bytes | None = None
-        """None: not written yet; empty: gone out."""
-
-    def write(self, data: bytes) -> None:
-        """Bytes of the answer; what comes before it, as 100 Continue, goes out at once."""
-        if self._head is None and self._cycle.response_started:
-            self._head = data
-            return
-        self._transport.write(self._head + data if self._head else data)
-        if self._head:
-            self._head = b""
-
-    def close(self) -> None:
-        """Close when all is out."""
-        if self._head:
-            self.write(b"")
-        self._transport.close()
-
-    def is_closing(self) -> bool:
-        """As the connection's."""
-        return self._transport.is_closing()
 
 
 class Connection(HttpToolsProtocol):
@@ -221,9 +190,7 @@ class Connection(HttpToolsProtocol):
         # When the loop found its bytes: on a busy one well before its handler runs, and the client's patience runs already.
         self.scope["arrived_s"] = self.loop.time()  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
-        if self.cycle is not None and self.scope["method"] != "HEAD":  # whose head nothing follows
-            self.cycle.transport = WholeAnswer(self.cycle)  # type: ignore[assignment]  # all that is used of one
-        if self.cycle is not None and self.closing:
+        if self.closing and self.cycle is not None:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:

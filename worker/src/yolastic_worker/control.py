@@ -1,6 +1,6 @@
-"""The control port: probes, metrics, state, and what the operator tells.
+"""The control port: probes, metrics, state, and what the operator tells; and the metrics port, for those who may only scrape.
 
-It has its own thread and event loop, so that a full queue or a busy data port does not kill a healthy worker.
+They have a thread and event loop of their own, so that a full queue or a busy data port does not kill a healthy worker.
 """
 
 import asyncio
@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 _REOPEN_S = 0.5
 _LIMITS = replace(DEFAULT_LIMITS, connections=128, header_timeout_s=10.0)
 """Probes, one operator and one Prometheus: so few connections never meet the descriptors that the data port leaves free."""
+_METRICS_LIMITS = replace(_LIMITS, connections=32)
+"""Connections of the metrics port are counted by themselves: whoever fills it keeps no probe out."""
 _BODY_LIMIT_BYTES = 65536
 _BODY_TIMEOUT_S = 5.0
 
@@ -110,6 +112,10 @@ class Control:
             "/rebalance": {"POST": self.rebalance},
         })  # fmt: skip
 
+    def metrics_application(self) -> Application:
+        """The one route of the metrics port."""
+        return Application({"/metrics": {"GET": self.metrics}})
+
     async def livez(self, request: Request) -> Reply:
         """200 while the worker gets on, 503 when only a restart helps."""
         worker, now_s = self._worker, time.monotonic()
@@ -171,10 +177,13 @@ class Control:
 
 
 class ControlThread:
-    """Serves the control port until it is stopped."""
+    """Serves the control port, and the metrics port where there is one, until it is stopped."""
 
-    def __init__(self, worker: Worker, listener: socket.socket) -> None:
-        self._application, self._listener = Control(worker).application(), listener
+    def __init__(self, worker: Worker, listener: socket.socket, metrics_listener: socket.socket | None = None) -> None:
+        control = Control(worker)
+        self._ports = [(listener, control.application(), _LIMITS)]
+        if metrics_listener is not None:
+            self._ports.append((metrics_listener, control.metrics_application(), _METRICS_LIMITS))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: Callable[[], Any] = lambda: None
         self._started = threading.Event()
@@ -187,7 +196,7 @@ class ControlThread:
         self._started.wait(10)
 
     def stop(self) -> None:
-        """Close the port."""
+        """Close the ports."""
         self._stopping = True
         if self._loop is not None and self._thread.is_alive():
             with contextlib.suppress(RuntimeError):  # it has just failed: it is not opened again
@@ -197,20 +206,23 @@ class ControlThread:
     def _run(self) -> None:
         while not self._stopping:
             try:
-                with self._listener.dup() as door, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                    runner.run(self._serve(door))
+                with contextlib.ExitStack() as doors, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                    runner.run(self._serve([doors.enter_context(listener.dup()) for listener, _, _ in self._ports]))
             except Exception:  # without this port a healthy worker would be killed
                 logger.exception("the control port failed; it is opened again")
                 time.sleep(_REOPEN_S)
-        self._listener.close()
+        for listener, _, _ in self._ports:
+            listener.close()
 
-    async def _serve(self, listener: socket.socket) -> None:
+    async def _serve(self, listeners: list[socket.socket]) -> None:
         self._loop, stopped = asyncio.get_running_loop(), asyncio.Event()
         self._stop = stopped.set
-        server = HttpServer(self._application, _LIMITS)
-        await server.start(listener)
-        self._started.set()
-        async with every(1.0, server.tick):
+        async with contextlib.AsyncExitStack() as at_the_end:
+            for listener, (_, application, limits) in zip(listeners, self._ports, strict=True):
+                server = HttpServer(application, limits)
+                await server.start(listener)
+                at_the_end.callback(server.close_idle)
+                at_the_end.callback(server.stop_accepting)
+                await at_the_end.enter_async_context(every(1.0, server.tick))
+            self._started.set()
             await stopped.wait()
-        server.stop_accepting()
-        server.close_idle()

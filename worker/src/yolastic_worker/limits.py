@@ -10,9 +10,9 @@ from enum import StrEnum
 from typing import Any, Final
 
 _MIB: Final = 2**20
-_OTHER_DESCRIPTORS: Final = 576
-"""What a worker opens besides its clients: 128 clients of the control port, 128 on each port that are being turned away, 64
-fetches of URLs; and 128 for model, libraries, devices, event loops."""
+_OTHER_DESCRIPTORS: Final = 736
+"""What a worker opens besides its clients: 128 clients of the control port, 32 of the metrics port, 128 on each of three ports
+that are being turned away, 64 fetches of URLs; and 128 for model, libraries, devices, event loops."""
 
 
 class ImageFormat(StrEnum):

@@ -170,8 +170,8 @@ class Worker:
 
     # --- the event loop
 
-    async def run(self, listener: socket.socket, control: socket.socket) -> ExitCode:
-        """Serve until a signal or a failure; the exit code."""
+    async def run(self, listener: socket.socket, control: socket.socket, metrics: socket.socket | None) -> ExitCode:
+        """Serve until a signal or a failure; the exit code. `metrics`: of the metrics port, if there is one."""
         self._loop = asyncio.get_running_loop()
         self._signalled, self._ended, self._loaded = asyncio.Event(), asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -182,7 +182,7 @@ class Worker:
             logger.warning("no more than %d connections: the system allows no more open files", connections)
         application = data_application(self, self._pool)
         self._server = HttpServer(application, replace(limits, connections=connections), self.metrics.answered)
-        control_thread = ControlThread(self, control)
+        control_thread = ControlThread(self, control, metrics)
         control_thread.start()
         if self.settings.fd is None:  # a shared socket is another worker's door too: it is opened when this one can serve
             await self._server.start(listener)
@@ -294,12 +294,20 @@ def serve(settings: ServeSettings) -> ExitCode:
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     keep_freed_memory()
-    listener = _listener(settings.host, settings.port, settings.fd, "--")
+    # Those that listen at once come first: a port that is only bound could be bound again, with nobody ever reaching the second.
     control = _listener(settings.control_host, settings.control_port, settings.control_fd, "--control-")
+    control.listen()
+    metrics = None
+    if settings.metrics_port is not None:
+        metrics = _listener(settings.control_host, settings.metrics_port, None, "--metrics-")
+        metrics.listen()
+    listener = _listener(settings.host, settings.port, settings.fd, "--")
     logger.info("yolastic-worker %s: data on %s, control on %s", __version__, listener.getsockname(), control.getsockname())
+    if metrics is not None:
+        logger.info("metrics alone on %s", metrics.getsockname())
     worker = Worker(settings)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        code = runner.run(worker.run(listener, control))
+        code = runner.run(worker.run(listener, control, metrics))
     if code is ExitCode.DEVICE_LOST:
         raise WorkerFailure("DeviceLost", worker.lifecycle.message)
     return code

@@ -38,6 +38,8 @@ class ServeSettings:
     control_host: str
     control_port: int
     control_fd: int | None
+    metrics_port: int | None
+    """None: `/metrics` is on the control port alone."""
     control_token_file: Path | None
     max_batch: int
     window: str
@@ -210,9 +212,15 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--host", default="0.0.0.0", help="of the data port")  # noqa: S104 - it serves a network
     _add(parser, "--port", type=port, default=DATA_PORT)
     _add(parser, "--fd", type=fd, help="an inherited listening socket, shared with other workers, instead of --port")
-    _add(parser, "--control-host", default="0.0.0.0", help="of the control port")  # noqa: S104 - probes come from the node
+    _add(parser, "--control-host", default="0.0.0.0", help="of the control port and the metrics port")  # noqa: S104 - probes come from the node
     _add(parser, "--control-port", type=port, default=CONTROL_PORT)
     _add(parser, "--control-fd", type=fd, help="an inherited socket instead of --control-port")
+    _add(
+        parser,
+        "--metrics-port",
+        type=port,
+        help="a port with GET /metrics and nothing else; default: only the control port has it",
+    )
     _add(
         parser,
         "--control-token-file",
@@ -327,8 +335,9 @@ def _serve_settings(told: argparse.Namespace) -> ServeSettings:
         model=told.model, model_sha256=told.model_sha256, name=told.name or (told.model.stem if told.model else "simulated"),
         task=told.task, input_size=told.input_size, backend=told.backend, device=told.device,
         simulation=parse_simulation(told.simulate), host=told.host, port=told.port, fd=told.fd, control_host=told.control_host,
-        control_port=told.control_port, control_fd=told.control_fd, control_token_file=told.control_token_file,
-        max_batch=told.max_batch, window=told.window, max_delay_s=told.max_delay_ms / 1e3, eager_size=told.eager_size,
+        control_port=told.control_port, control_fd=told.control_fd, metrics_port=told.metrics_port,
+        control_token_file=told.control_token_file, max_batch=told.max_batch, window=told.window,
+        max_delay_s=told.max_delay_ms / 1e3, eager_size=told.eager_size,
         shared=told.shared, queue_length=told.queue_length, overflow=told.overflow, memory_limit_bytes=told.memory_limit,
         objective_s=None if told.objective_ms is None else told.objective_ms / 1e3, threads=told.threads or cores,
         cuda_graphs=told.cuda_graphs, decode_threads=told.decode_threads or min(cores, 16), limits=from_told(vars(told)),

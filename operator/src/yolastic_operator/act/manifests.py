@@ -25,7 +25,7 @@ class Surroundings:
     operator_namespace: str = "yolastic-system"
     """Where the operator runs; its pods may reach the control ports."""
     monitoring_namespaces: Mapping[str, str] = field(default_factory=dict)
-    """Labels of the namespaces whose pods may scrape the control ports; empty: none but the operator's."""
+    """Labels of the namespaces whose pods may reach the metrics ports; empty: nobody may."""
 
 
 def render(workload: Workload, surroundings: Surroundings) -> list[Manifest]:
@@ -73,23 +73,26 @@ def service(workload: Workload) -> Manifest:
 
 
 def network_policy(workload: Workload, surroundings: Surroundings) -> Manifest:
-    """Images from anywhere; the control port for the operator and for those who scrape metrics, nobody else."""
-    sources: list[Manifest] = [
-        {
-            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": surroundings.operator_namespace}},
-            "podSelector": {"matchLabels": {names.LABEL_NAME: names.OPERATOR_NAME}},
-        }
+    """Images from anywhere; the control port for the operator alone; the metrics port for those who scrape, if they are named.
+
+    Probes need no rule: they come from the pod's own node, which a network policy never shuts out.
+    """
+    operator: Manifest = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": surroundings.operator_namespace}},
+        "podSelector": {"matchLabels": {names.LABEL_NAME: names.OPERATOR_NAME}},
+    }
+    ingress: list[Manifest] = [
+        {"ports": [{"port": names.DATA_PORT, "protocol": "TCP"}]},
+        {"from": [operator], "ports": [{"port": names.CONTROL_PORT, "protocol": "TCP"}]},
     ]
     if surroundings.monitoring_namespaces:
-        sources.append({"namespaceSelector": {"matchLabels": dict(surroundings.monitoring_namespaces)}})
+        monitoring = {"namespaceSelector": {"matchLabels": dict(surroundings.monitoring_namespaces)}}
+        ingress.append({"from": [monitoring], "ports": [{"port": names.METRICS_PORT, "protocol": "TCP"}]})
     return _child("networking.k8s.io/v1", "NetworkPolicy", workload, workload.ref.name) | {
         "spec": {
             "podSelector": {"matchLabels": dict(workload.labels)},
             "policyTypes": ["Ingress"],
-            "ingress": [
-                {"ports": [{"port": names.DATA_PORT, "protocol": "TCP"}]},
-                {"from": sources, "ports": [{"port": names.CONTROL_PORT, "protocol": "TCP"}]},
-            ],
+            "ingress": ingress,
         },
     }
 

@@ -35,7 +35,7 @@ def pod_template(workload: Workload, propagation_delay_s: int, grace_period_s: i
             "annotations": {
                 "kubectl.kubernetes.io/default-container": "worker",
                 "prometheus.io/scrape": "true",
-                "prometheus.io/port": str(names.CONTROL_PORT),
+                "prometheus.io/port": str(names.METRICS_PORT),
                 "prometheus.io/path": "/metrics",
             },
         },
@@ -94,6 +94,7 @@ def _worker(workload: Workload, claim: tuple[str, str] | None, propagation_delay
     keys = workload.spec.api_keys_secret_name is not None
     arguments = [
         *worker_arguments(workload.ref.name, workload.spec, workload.runtime, model_path),
+        *("--metrics-port", str(names.METRICS_PORT)),
         *("--control-token-file", f"{TOKEN_FOLDER}/{names.CONTROL_TOKEN_KEY}"),
         *(("--api-keys-file", f"{API_KEYS_FOLDER}/{names.API_KEYS_KEY}") if keys else ()),
         *("--propagation-delay-s", str(propagation_delay_s), "--termination-log", names.TERMINATION_LOG),
@@ -103,6 +104,7 @@ def _worker(workload: Workload, claim: tuple[str, str] | None, propagation_delay
         "ports": [
             {"name": names.DATA_PORT_NAME, "containerPort": names.DATA_PORT, "protocol": "TCP"},
             {"name": names.CONTROL_PORT_NAME, "containerPort": names.CONTROL_PORT, "protocol": "TCP"},
+            {"name": names.METRICS_PORT_NAME, "containerPort": names.METRICS_PORT, "protocol": "TCP"},
         ],
         # Liveness and readiness begin when the first /readyz succeeds, so a slow load is never taken for a hang.
         "startupProbe": _probe("/readyz", period_s=1, failures=STARTUP_LIMIT_S),

@@ -1,6 +1,7 @@
 """Follows the rollouts of one inference: plans the next step, and keeps its record as text that the cluster stores."""
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +22,14 @@ class Rolling:
         self._watch = Watch()
         self._text = ""
 
-    def follow(self, fleet: Fleet, wanted: Workload, generation: int, now_s: float) -> Workload:
-        """What to run in place of `wanted`, with how it replaces what runs; mostly that is `wanted` itself."""
+    def follow(self, fleet: Fleet, wanted: Workload, generation: int, now_s: float, homeless: Collection[str] = ()) -> Workload:
+        """What to run in place of `wanted`, with how it replaces what runs; mostly that is `wanted` itself.
+
+        `homeless`: as in `rollout.plan`.
+        """
         record = read(fleet.record) if self._record is None else self._record
         kept = Kept(wanted.revision, wanted.runtime_name, wanted.spec, wanted.runtime)
-        plan = rollout.plan(fleet, kept, generation, record=record, watch=self._watch, now_s=now_s)
+        plan = rollout.plan(fleet, kept, generation, record=record, watch=self._watch, now_s=now_s, homeless=homeless)
         if plan.record != self._record:
             self._text = render(plan.record)
         self._record, self._watch = plan.record, plan.watch

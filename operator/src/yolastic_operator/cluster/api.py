@@ -1,4 +1,4 @@
-"""The Kubernetes API in the five verbs the operator uses: dict bodies, one error type, every request counted."""
+"""The Kubernetes API in the few verbs the operator uses: dict bodies, one error type, every request counted."""
 
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -61,6 +61,10 @@ class KubernetesApi:
         """Make an object under `path`."""
         return await self._request("create", path, body, field_manager=names.OPERATOR_NAME)
 
+    async def replace(self, path: str, body: Body) -> Body:
+        """Replace the object at `path`; refused with 409 when it is not any more of the resourceVersion in `body`."""
+        return await self._request("replace", path, body, field_manager=names.OPERATOR_NAME)
+
     async def apply(self, path: str, body: Body, manager: str = names.OPERATOR_NAME) -> Body:
         """Server-side apply: fields in `body` become so, those applied before and not in it any more go."""
         return await self._request("apply", path, body, field_manager=manager)
@@ -93,6 +97,7 @@ _METHODS: Final[Mapping[str, tuple[str, dict[str, Any]]]] = {
     "get": ("get", {}),
     "list": ("get", {}),
     "create": ("post", {}),
+    "replace": ("put", {}),
     "apply": ("patch", {"content_type": "application/apply-patch+yaml", "force_conflicts": True}),
     "patch": ("patch", {"content_type": _MERGE}),
 }

@@ -43,6 +43,8 @@ class Doubts:
 
     def due(self, ref: Ref, known: Fleet) -> bool:
         """Whether to list now instead of believing what is known."""
+        if ref in self._unheard:
+            self._unheard[ref] &= {worker.name for worker in known.workers}
         if not self._contradicted(ref, known):
             self._waits.pop(ref, None)
             return False

@@ -30,6 +30,8 @@ class FakeWorker:
     starts_s: float
     """When it becomes ready; infinity: never."""
     ceiling: CeilingState
+    max_batch: int = 32
+    """What it was started with, images; whatever the specification says since."""
     drains_s: float | None = None
     """Since when it drains."""
     failure_reason: str | None = None
@@ -129,9 +131,9 @@ class FakeCluster:
         fake = await self._reach("grant", worker)
         self.calls.append(("grant", (worker.name, grant.base, grant.ceiling)))
         fake.ceiling = CeilingState(
-            base=grant.base,
-            ceiling=grant.ceiling,
-            effective=grant.base,
+            base=min(grant.base, fake.max_batch),
+            ceiling=min(grant.ceiling, fake.max_batch),
+            effective=min(grant.base, fake.max_batch),
             burst=False,
             granted=True,
             budget_bytes=grant.budget_bytes,
@@ -229,7 +231,7 @@ class FakeCluster:
         now_s = self.clock()
         max_batch = self.workload.spec.batching.max_size if self.workload else 32
         own = CeilingState(base=max_batch, ceiling=max_batch, effective=max_batch, burst=False, granted=False)
-        fake = FakeWorker(f"worker-{self._made}", revision, now_s, now_s + self.start_s, own)
+        fake = FakeWorker(f"worker-{self._made}", revision, now_s, now_s + self.start_s, own, max_batch)
         if self.workload is not None and self.workload.runtime.shared:
             fake.waits, fake.starts_s = True, inf
         failure = self.bad.get(self.workload.spec.model.sha256) if self.workload else None
@@ -270,7 +272,6 @@ class FakeCluster:
         drained = fake.drains_s is not None and self.clock() - fake.drains_s >= self.drain_s
         busy = share_per_s > 0 or fake.drains_s is not None
         model = self.workload.spec.model if self.workload else None
-        max_batch = self.workload.spec.batching.max_size if self.workload else 32
         return WorkerState(
             worker_id=fake.name,
             version="0",
@@ -282,8 +283,8 @@ class FakeCluster:
             simulated="a worker in memory",
             started_s=fake.created_s,
             ready_after_s=self.start_s if phase == "Ready" else None,
-            max_batch=max_batch,
-            buckets=list(buckets_up_to(max_batch)) if phase == "Ready" else [],
+            max_batch=fake.max_batch,
+            buckets=list(buckets_up_to(fake.max_batch)) if phase == "Ready" else [],
             model=ModelState(
                 sha256=model.sha256 if model else "", task="Detect", names=["circle"], input_width=64, input_height=64,
                 precision="FP32",
@@ -292,7 +293,7 @@ class FakeCluster:
                 limit_bytes=self.memory_limit_bytes,
                 limit_source="Device" if self.memory_limit_bytes else None,
                 fit=self.memory if phase == "Ready" else None,
-                observed_peak_bytes=round(self.memory.at(max_batch)) if phase == "Ready" else None,
+                observed_peak_bytes=round(self.memory.at(fake.max_batch)) if phase == "Ready" else None,
                 plan=self.memory,
                 held_images=fake.held_images,
                 device_bytes=self.memory_limit_bytes,

@@ -6,7 +6,7 @@ import secrets
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, Wo
 from yolastic_operator.cluster.cache import FleetCache, version_of
 from yolastic_operator.cluster.control import ControlClient
 from yolastic_operator.cluster.doubt import Doubts
+from yolastic_operator.cluster.drift import Drift
 from yolastic_operator.model import Fleet, Ref, Worker, Workload
 from yolastic_operator.refusal import describe
 
@@ -64,6 +65,7 @@ class KubernetesCluster:
         cache: FleetCache,
         runtimes: Mapping[str, Mapping[str, Any]],
         *,
+        drift: Drift | None = None,
         instance: str = names.OPERATOR_NAME,
         token_age_s: float | None = None,
         wall: Callable[[], float] = time.time,
@@ -78,6 +80,7 @@ class KubernetesCluster:
         self._token_age_s = token_age_s
         self._wall = wall
         self._doubts = Doubts(time.monotonic)
+        self._drift = drift or Drift(time.monotonic)
         self._tokens: dict[Ref, tuple[str, ...]] = {}
         """Control tokens in the order to try them."""
         self._missing: dict[str, float] = {}
@@ -106,6 +109,7 @@ class KubernetesCluster:
             children = manifests.render(workload, self._surroundings)
         except ValueError as error:
             raise RefusedError("UriNotAllowed", str(error)) from error
+        self._drift.repairing((workload.ref.namespace, workload.ref.name))
         # The Secret comes first, because no pod starts without it.
         await self._ensure_secret(workload)
         for child in children:
@@ -113,21 +117,23 @@ class KubernetesCluster:
                 await self._apply_deployment(workload.ref, child, replicas)
                 continue
             live = await self._owned(child)
-            if not self._stands(workload.ref, child, live):
-                self._applied[workload.ref, child["kind"]] = _applied(child, await self._api.apply(_path(child), child))
+            if live is None or not self._stands(workload.ref, child, live):
+                live = await self._api.apply(_path(child), child)
+                self._applied[workload.ref, child["kind"]] = _applied(child, live)
+            self._drift.applied(child["kind"], live)
 
     async def fleet(self, ref: Ref) -> Fleet:
         """The size ordered and the workers there are, from the watches where they have shown them."""
         known = self._cache.fleet(ref)
         if known is not None and not self._doubts.due(ref, known):
-            return known
+            return self._told(ref, known)
         changes = self._cache.changes(ref)
         selector = ",".join(f"{key}={value}" for key, value in names.worker_labels(ref.name).items())
         deployment = await self._api.get(_path_of("Deployment", ref))
         pods = await self._api.list(_path_of("Pod", ref, ""), selector)
         listed = self._cache.fill(ref, deployment, pods, changes)
         self._doubts.listed(ref, news=listed != known)
-        return listed
+        return self._told(ref, listed)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size through the scale subresource; the victims' pods are marked as the cheapest to delete before."""
@@ -191,25 +197,31 @@ class KubernetesCluster:
         self._tokens.pop(ref, None)
         self._applied = {key: applied for key, applied in self._applied.items() if key[0] != ref}
         self._doubts.forget(ref)
+        self._drift.forget((ref.namespace, ref.name))
         self._cache.forget(ref)
 
-    def _stands(self, ref: Ref, manifest: Manifest, live: Manifest | None) -> bool:
+    def _told(self, ref: Ref, fleet: Fleet) -> Fleet:
+        return replace(fleet, edited=self._drift.due((ref.namespace, ref.name)))
+
+    def _stands(self, ref: Ref, manifest: Manifest, live: Manifest) -> bool:
         """This very manifest was applied before and nobody has touched the child since: applying it again would write nothing."""
-        return live is not None and self._applied.get((ref, manifest["kind"])) == _applied(manifest, live)
+        return self._applied.get((ref, manifest["kind"])) == _applied(manifest, live)
 
     async def _apply_deployment(self, ref: Ref, manifest: Manifest, replicas: int) -> None:
         path, live = _path(manifest), await self._owned(manifest)
         if live is not None and self._stands(ref, manifest, live):
             self._cache.put("deployment", live)
+            self._drift.applied("Deployment", live)
             return
         if live is None:
             # Applied without a size it would start one worker, whatever is wanted; applied with a size it would be reset to 1
             # when the size is left out later. So a second manager takes the size over and keeps it when the first lets go.
             await self._api.apply(path, manifests.with_replicas(manifest, replicas))
             await self._api.apply(path, manifests.only_replicas(manifest, replicas), manager=SCALE_MANAGER)
-        applied = await self._api.apply(path, manifest)
-        self._applied[ref, "Deployment"] = _applied(manifest, applied)
-        self._cache.put("deployment", applied)
+        live = await self._api.apply(path, manifest)
+        self._applied[ref, "Deployment"] = _applied(manifest, live)
+        self._cache.put("deployment", live)
+        self._drift.applied("Deployment", live)
 
     async def _ensure_secret(self, workload: Workload) -> None:
         """Make or replace the control token where that is due."""
@@ -298,9 +310,8 @@ def _applied(manifest: Manifest, live: Manifest) -> _Applied:
     digest, metadata = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest(), live["metadata"]
     if manifest["kind"] != "Deployment":
         return _Applied(digest, (metadata["uid"], metadata["resourceVersion"]))
-    told = (metadata.get("annotations") or {}).items()
-    own = {name: value for name, value in told if name.startswith(f"{names.GROUP}/")}
-    seen = (metadata["uid"], metadata["generation"], metadata.get("labels"), own, metadata.get("ownerReferences"))
+    notes = {name: value for name, value in (metadata.get("annotations") or {}).items() if name.startswith(names.GROUP)}
+    seen = (metadata["uid"], metadata["generation"], metadata.get("labels"), notes, metadata.get("ownerReferences"))
     return _Applied(digest, seen)
 
 

@@ -22,12 +22,7 @@ def implausible(state: WorkerState) -> str | None:
             return f"{name} is negative ({value:g})"
         if value > upper:
             return f"{name} is impossible ({value:g})"
-    ceiling = state.ceiling
-    if not 1 <= ceiling.base <= ceiling.ceiling:
-        return f"ceiling.base {ceiling.base} and ceiling.ceiling {ceiling.ceiling} do not go together"
-    if state.max_batch < 1:
-        return f"max_batch is {state.max_batch}"
-    return None
+    return _impossible_ceiling(state)
 
 
 def implausible_ratio(ratio: float) -> str | None:
@@ -36,6 +31,18 @@ def implausible_ratio(ratio: float) -> str | None:
         return f"load ratio is {ratio}"
     if not 0 <= ratio <= MAX_RATIO:
         return f"load ratio is impossible ({ratio:g})"
+    return None
+
+
+def _impossible_ceiling(state: WorkerState) -> str | None:
+    ceiling = state.ceiling
+    if not 1 <= ceiling.base <= ceiling.ceiling:
+        return f"ceiling.base {ceiling.base} and ceiling.ceiling {ceiling.ceiling} do not go together"
+    if state.max_batch < 1:
+        return f"max_batch is {state.max_batch}"
+    # Before it is Ready, a worker on a shared device may have been granted more than it started with.
+    if state.phase == "Ready" and ceiling.ceiling > state.max_batch:
+        return f"ceiling.ceiling {ceiling.ceiling} is above its own max_batch {state.max_batch}"
     return None
 
 

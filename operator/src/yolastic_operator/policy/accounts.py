@@ -5,7 +5,8 @@ for its memory: time comes in as an argument, bells are functions. Nothing is wr
 from the workers' `/state` again, and until all have spoken nobody is given more.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,7 +19,7 @@ from yolastic_operator.policy.ledger import Claim, Share, Sharing
 PRESSING_S: Final = 1.0
 """A backlog that was small for longer than this gives way to one that is not."""
 FORGOTTEN_S: Final = 300.0
-"""Workers of an inference that was deleted count this long, unless they are seen to go: longer than they are given to end."""
+"""Workers that are to end and are not heard of count at least this long, unless they are seen to go; seconds."""
 
 Key = tuple[str, str]
 """Namespace and name of an inference."""
@@ -36,6 +37,8 @@ class Wants:
     headroom_percent: int = 10
     device_bytes: int | None = None
     """Declared; None: as the workers say."""
+    ends_s: float = 0.0
+    """The longest its workers may take to end, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Leases:
     """The ceiling that the device can lend to each worker when the others are calm, images."""
     trouble: str | None = None
     """Why a worker does not have its base, in words."""
+    homeless: frozenset[str] = frozenset()
+    """Workers that wait for memory and would start if one of another revision made room."""
     text: str = ""
     """The devices, in words."""
 
@@ -67,16 +72,29 @@ class _Account:
     device_bytes: int | None
     headroom_percent: int
     worker_id: str
+    revision: str
     claim: Claim
     state: WorkerState
     seen_s: float
     """When it was first seen."""
+    ends_s: float = FORGOTTEN_S
+    """From the order to end to when it has, at the most."""
     sent: CeilingGrant | None = None
     """Sent, and not shown in `/state` yet."""
     sent_bytes: int = 0
     """The most of what was sent since it last confirmed."""
     until_s: float | None = None
     """Nobody looks at it any more: it counts until then."""
+
+
+@dataclass(slots=True)
+class _Silence:
+    """A worker that has not said what it holds."""
+
+    ends_s: float
+    """As in `_Account`."""
+    until_s: float = math.inf
+    """It counts until then."""
 
 
 class Accounts:
@@ -101,9 +119,11 @@ class Accounts:
         self._expected = expected
         self._first_s: float | None = None
         self._accounts: dict[_Id, _Account] = {}
-        self._silent: set[_Id] = set()
+        self._silent: dict[_Id, _Silence] = {}
         """Workers from before, which have not said yet what they hold."""
         self._told: set[Key] = set()
+        self._forgotten: dict[Key, float] = {}
+        """Inferences that are gone, and how long they are kept at least: nobody waits for their turn though pods may be left."""
         self._bells: dict[Key, Callable[[], None]] = {}
         self._serial = 0
 
@@ -115,17 +135,23 @@ class Accounts:
         """The inference is gone; its workers go a little later."""
         key = _key(ref)
         self._bells.pop(key, None)
-        self._told.discard(key)
+        if key in self._told:
+            self._told.discard(key)
+            self._forgotten[key] = now_s + FORGOTTEN_S
         for one, account in self._accounts.items():
             if one[:2] == key:
                 account.claim = replace(account.claim, stage="Fixed")
-                account.until_s = now_s + FORGOTTEN_S
+                account.until_s = now_s + account.ends_s
+        for one, silence in self._silent.items():
+            if one[:2] == key:
+                silence.until_s = min(silence.until_s, now_s + silence.ends_s)
 
     def gone(self, key: Key, worker: str) -> None:
         """A worker was seen to be no more."""
-        self._silent.discard((*key, worker))
-        if self._accounts.pop((*key, worker), None) is not None:
-            self._ring(None)
+        self._silent.pop((*key, worker), None)
+        account = self._accounts.pop((*key, worker), None)
+        if account is not None:
+            self._ring(None, {account.device_id})
 
     def turn(self, ref: Ref, observation: Observation | None, wants: Wants | None, now_s: float, wall_s: float) -> Leases:
         """Take in what a turn saw, and say what to grant.
@@ -139,49 +165,67 @@ class Accounts:
         """
         key = _key(ref)
         self._first_s = now_s if self._first_s is None else self._first_s
-        for one in [one for one, account in self._accounts.items() if account.until_s is not None and account.until_s <= now_s]:
-            del self._accounts[one]
-        is_new = observation is not None and key not in self._told
+        self._expire(now_s)
+        may_grow = self._why_not(now_s) is None
+        devices = {account.device_id for one, account in self._accounts.items() if one[:2] == key}
         if observation is not None:
             self._take_in(key, observation, wants, now_s)
             self._told.add(key)
+            self._forgotten.pop(key, None)
         own = {one: account for one, account in self._accounts.items() if one[:2] == key}
+        devices |= {account.device_id for account in own.values()}
+        if not may_grow and self._why_not(now_s) is None:  # all devices waited for the last that was not known
+            devices = {account.device_id for account in self._accounts.values()}
         if wants is None or not own:
-            if is_new:  # it may have been the last that was not known
-                self._ring(key, now_s)
+            self._ring(key, devices, now_s)
             return Leases()
         self._serial = max(self._serial + 1, int(wall_s * 1000))
         leases = self._leases(own, wants, now_s)
-        self._ring(key, now_s)
+        self._ring(key, devices, now_s)
         return leases
 
     # --- what is known
 
+    def _expire(self, now_s: float) -> None:
+        for one in [one for one, account in self._accounts.items() if account.until_s is not None and account.until_s <= now_s]:
+            del self._accounts[one]
+        for one in [one for one, silence in self._silent.items() if silence.until_s <= now_s]:
+            del self._silent[one]
+        over = [key for key, until_s in self._forgotten.items() if until_s <= now_s]
+        for key in set(over) - set(self._expected()) if over else ():
+            del self._forgotten[key]
+
     def _take_in(self, key: Key, observation: Observation, wants: Wants | None, now_s: float) -> None:
-        first = key not in self._told
+        first = key not in self._told and key not in self._forgotten
         fits = _measured(observation)
         for view in observation.workers:
             one = (*key, view.worker.name)
             if view.worker.phase in {"Failed", "Pending"}:
                 self._accounts.pop(one, None)  # nothing runs: what it held is free, and its next start asks again
-                self._silent.discard(one)
+                self._silent.pop(one, None)
                 continue
             account = self._accounts.get(one)
             if isinstance(view.state, Fresh):
-                self._silent.discard(one)
+                self._silent.pop(one, None)
                 self._account(one, view, _Told(view.state.value, wants, fits.get(view.worker.revision)), now_s)
             elif account is not None:
                 account.claim = replace(account.claim, stage="Fixed")
             elif first and view.worker.created_s < self._born_s and wants is not None:
-                self._silent.add(one)
+                self._silent[one] = _Silence(max(FORGOTTEN_S, wants.ends_s))
+            # Nobody is asked any more who is to end, and where its node is off that may never be seen.
+            if view.worker.phase == "Terminating" and one in self._silent:
+                silence = self._silent[one]
+                silence.until_s = min(silence.until_s, now_s + silence.ends_s)
         there = {(*key, view.worker.name) for view in observation.workers}
         for one in [one for one in (*self._accounts, *self._silent) if one[:2] == key and one not in there]:
             self._accounts.pop(one, None)
-            self._silent.discard(one)
+            self._silent.pop(one, None)
 
     def _account(self, one: _Id, view: WorkerView, told_of: "_Told", now_s: float) -> None:
         state, wants = told_of.state, told_of.wants
         told = state.ceiling
+        # The operator before may have had another clock: a worker takes nothing that is numbered lower than what it has.
+        self._serial = max(self._serial, told.serial or 0)
         ours = wants is not None or told.serial is not None or state.waits_for_memory
         if not ours or state.device_id in {"", state.device}:  # a device that cannot be told from others is not shared out
             self._accounts.pop(one, None)
@@ -189,7 +233,9 @@ class Accounts:
         account = self._accounts.get(one)
         if account is None or account.worker_id != state.worker_id:
             seen_s = now_s if account is None or account.until_s is not None else account.seen_s
-            account = _Account(state.device_id, None, 0, state.worker_id, Claim("/".join(one), 0.0, "Fixed"), state, seen_s)
+            account = _Account(
+                state.device_id, None, 0, state.worker_id, view.worker.revision, Claim("/".join(one), 0.0, "Fixed"), state, seen_s
+            )  # fmt: skip
             self._accounts[one] = account
         account.device_id, account.state, account.until_s = state.device_id, state, None
         account.device_bytes = state.memory.device_bytes
@@ -197,6 +243,7 @@ class Accounts:
             account.sent, account.sent_bytes = None, 0
         if wants is not None:
             account.headroom_percent = wants.headroom_percent
+            account.ends_s = max(FORGOTTEN_S, wants.ends_s)
             known = [size for size in (account.device_bytes, wants.device_bytes) if size is not None]
             account.device_bytes = min(known, default=None)
         account.claim = _claim(account, view, told_of, now_s)
@@ -209,6 +256,7 @@ class Accounts:
         lendable: list[int] = []
         trouble: list[str] = []
         words: list[str] = []
+        homeless: set[str] = set()
         for device_id in sorted({account.device_id for account in own.values()}):
             capacity = self._capacity(device_id)
             # None of them is granted by anybody else, whatever becomes of them here.
@@ -220,6 +268,7 @@ class Accounts:
                 continue
             calm = ledger.settled(self._claims(device_id), capacity)
             sharing = _fulfilled(self._claims(device_id), calm, capacity)
+            homeless |= {one[2] for one in here if _would_start(one, here, self._claims(device_id), capacity)}
             words.append(lease_words.words(device_id, self._claims(device_id), capacity, self._why_not(now_s)))
             for one, account in here.items():
                 claims, claim, worker = self._claims(device_id), account.claim, one[2]
@@ -235,23 +284,24 @@ class Accounts:
                     grants[worker] = grant
                     account.sent, account.sent_bytes = grant, max(account.sent_bytes, grant.budget_bytes or 0)
                     account.claim = replace(claim, holds_bytes=max(claim.holds_bytes, grant.budget_bytes or 0))
-        return Leases(targets, grants, min(lendable, default=None), "; ".join(trouble) or None, "; ".join(words))
+        why = "; ".join(trouble) or None
+        return Leases(targets, grants, min(lendable, default=None), why, frozenset(homeless), "; ".join(words))
 
     def _grant(self, order: Share, claim: Claim, claims: Sequence[Claim], capacity: int, wants: Wants) -> CeilingGrant:
         reachable = max(order.ceiling, ledger.lent(claims, claim.name, capacity))
         bounds = {} if wants.bounds is None else wants.bounds.own()
         return CeilingGrant(
             base=order.base, ceiling=order.ceiling, budget_bytes=order.budget_bytes, reachable=reachable, bounds=bounds,
-            wanted=wants.tiers.ceiling, serial=self._serial,
+            wanted=max(claim.ceiling, order.ceiling), serial=self._serial,
         )  # fmt: skip
 
     def _why_not(self, now_s: float) -> str | None:
         """Why nobody may be given more now, in words; None: they may."""
         if self._silent:
-            return f"worker {sorted(self._silent)[0][2]} has not said what it holds"
-        missing = sorted(set(self._expected()) - self._told)
+            return f"worker {min(self._silent)[2]} has not said what it holds"
+        missing = set(self._expected()) - self._told - self._forgotten.keys()
         if missing:
-            return f"{'/'.join(missing[0])} has not been looked at"
+            return f"{'/'.join(min(missing))} has not been looked at"
         if self._first_s is not None and now_s - self._first_s < self._settle_s:
             return "the operator has just started"
         return None
@@ -267,10 +317,10 @@ class Accounts:
     def _claims(self, device_id: str) -> list[Claim]:
         return [account.claim for account in self._accounts.values() if account.device_id == device_id]
 
-    def _ring(self, but: Key | None, now_s: float | None = None) -> None:
-        """Wake the others who have something to tell their workers."""
+    def _ring(self, but: Key | None, devices: Iterable[str], now_s: float | None = None) -> None:
+        """Wake the others who have something to tell their workers on these devices."""
         may_grow = now_s is not None and self._why_not(now_s) is None
-        for device_id in {account.device_id for account in self._accounts.values()}:
+        for device_id in devices:
             capacity = self._capacity(device_id)
             if capacity is None:
                 continue
@@ -318,7 +368,12 @@ def _claim(account: _Account, view: WorkerView, told_of: _Told, now_s: float) ->
     wish: ledger.Wish = "None"
     if told.backlog and state.phase == "Ready":
         wish = "Pressing" if told.calm_s < PRESSING_S else "Lingering"
-    return replace(claim, base=min(wants.tiers.base, sizes[-1]), ceiling=min(wants.tiers.ceiling, sizes[-1]), wish=wish)
+    allowed = wants.tiers
+    if wants.bounds is None and told.granted and state.phase != "Starting":
+        # While a new revision has told no figures nothing is decided: what was decided for this one stands.
+        ceiling = min(allowed.ceiling, told.wanted or told.ceiling)
+        allowed = Tiers(min(allowed.base, ceiling), ceiling)
+    return replace(claim, base=min(allowed.base, sizes[-1]), ceiling=min(allowed.ceiling, sizes[-1]), wish=wish)
 
 
 def _measured(observation: Observation) -> dict[str, Fit]:
@@ -337,6 +392,19 @@ def _fulfilled(claims: Sequence[Claim], calm: Sequence[Claim], capacity: int) ->
     there = {claim.name for claim in calm}
     refused = frozenset(claim.name for claim in claims if claim.name not in there)
     return replace(ledger.share(calm, capacity), refused=refused)
+
+
+def _would_start(one: _Id, own: Mapping[_Id, _Account], claims: Sequence[Claim], capacity: int) -> bool:
+    """It finds no room, and would if one worker of another revision of the same inference went."""
+    me = own[one]
+
+    def starts(there: Sequence[Claim]) -> bool:
+        return any(claim.name == me.claim.name for claim in ledger.settled(there, capacity))
+
+    if me.claim.stage != "Waiting" or starts(claims):
+        return False
+    others = [account.claim.name for account in own.values() if account.revision != me.revision]
+    return any(starts([claim for claim in claims if claim.name != other]) for other in others)
 
 
 def _shown(state: WorkerState) -> Tiers:

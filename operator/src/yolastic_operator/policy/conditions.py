@@ -18,7 +18,15 @@ from yolastic_operator.model import (
 )
 from yolastic_operator.policy import rollout
 from yolastic_operator.policy.demand import why_not_fresh
-from yolastic_operator.policy.workers import count, current_revision, is_draining, is_leaving, is_serving, is_starting
+from yolastic_operator.policy.workers import (
+    count,
+    current_revision,
+    is_draining,
+    is_leaving,
+    is_serving,
+    is_starting,
+    waits_for_memory,
+)
 
 TYPES: Final = (
     "Ready", "ModelLoaded", "MemoryBudgetResolved", "MetricsAvailable", "ScalingActive", "ScalingLimited",
@@ -191,7 +199,9 @@ def progressing(observation: Observation, spec: InferenceSpec, replicas: Replica
     last = observation.fleet.manner == "OneByOne" and spec.rollout.strategy == "Auto" and serving < replicas.desired
     if (older or last) and observation.fleet.revision is not None:
         told = f"{serving} of {count(replicas.desired)} of the new revision ready, {older} of an older one left{why}"
-        waits = rollout.waits_for(observation.fleet, spec.rollout.strategy, replicas.desired)
+        waits = rollout.waits_for(
+            observation.fleet, spec.rollout.strategy, replicas.desired, for_memory=any(map(waits_for_memory, current))
+        )
         reason = "OneByOne" if observation.fleet.manner == "OneByOne" else "RollingOut"
         return _update("Progressing", "True", reason, f"{told}; {waits}")
     if serving < replicas.desired:

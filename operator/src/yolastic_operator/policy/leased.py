@@ -1,12 +1,16 @@
 """A decision on a shared device: what it can lend is one more bound of the ceiling; each worker has its own tiers. Pure."""
 
 from dataclasses import replace
+from typing import Final
 
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.quantity import parse_bytes
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Step, Tiers
 from yolastic_operator.policy.accounts import Leases, Wants
+
+END_MARGIN_S: Final = 60.0
+"""To the end of a drain: until clients know of it, and from it to the end of the process, seconds."""
 
 
 def wants(decision: Decision, spec: InferenceSpec, runtime: RuntimeSpec) -> Wants | None:
@@ -21,6 +25,7 @@ def wants(decision: Decision, spec: InferenceSpec, runtime: RuntimeSpec) -> Want
         bounds=None if ceiling is None else ceiling.bounds,
         headroom_percent=spec.memory.headroom_percent,
         device_bytes=None if runtime.accelerator_memory is None else parse_bytes(runtime.accelerator_memory),
+        ends_s=spec.drain.timeout_seconds + END_MARGIN_S,
     )
 
 

@@ -213,7 +213,9 @@ def _start_bytes(claim: Claim, images: int, room_bytes: int) -> int:
 
 def _admitted(claim: Claim, target: Share, free_bytes: int) -> Share | None:
     """The start, when there is room for all of it; after long waiting, for the base at least."""
-    if free_bytes > 0 and claim.bytes(target.ceiling) <= free_bytes:
+    if free_bytes <= 0:
+        return None
+    if claim.bytes(target.ceiling) <= free_bytes:
         return replace(target, budget_bytes=min(target.budget_bytes, free_bytes))
     size = claim.largest(target.ceiling, free_bytes)
     if claim.waited_s < PATIENCE_S or size is None or size < target.base:

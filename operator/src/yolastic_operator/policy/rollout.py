@@ -5,6 +5,7 @@ scheduler knows (taints, affinity, other people's pods). The worker that is to c
 scheduler finds no place for it, none is free. So `Auto` surges first and goes one by one when that stays unplaced.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +16,8 @@ from yolastic_operator.policy.workers import count, is_serving
 
 PLACE_WAIT_S: Final = 10.0
 """A new worker without a place beside the old ones gets this long before one of them makes room, seconds."""
+LEAVE_MARGIN_S: Final = 60.0
+"""Beside its drain a worker that leaves may take so long to go, seconds."""
 FAILURES: Final = 3
 """A new revision whose worker has ended this often before it served is given up."""
 STUCK_S: Final = 600.0
@@ -58,6 +61,8 @@ class Watch:
 
     unplaced_s: float | None = None
     stuck_s: float | None = None
+    leaving_s: float | None = None
+    """Some worker leaves: it is about to make room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,16 @@ class Plan:
     watch: Watch
 
 
-def plan(fleet: Fleet, wanted: Kept, generation: int, *, record: Record, watch: Watch, now_s: float) -> Plan:
+def plan(
+    fleet: Fleet,
+    wanted: Kept,
+    generation: int,
+    *,
+    record: Record,
+    watch: Watch,
+    now_s: float,
+    homeless: Collection[str] = (),
+) -> Plan:
     """The next step of a rollout; the same answer until something moves.
 
     Args:
@@ -80,6 +94,7 @@ def plan(fleet: Fleet, wanted: Kept, generation: int, *, record: Record, watch: 
         record: `Plan.record` of the turn before, or what the cluster kept of it.
         watch: `Plan.watch` of the turn before; empty after a restart.
         now_s: seconds of a clock that is never set.
+        homeless: workers that have a place, and find no memory on the shared device there unless an old one makes room.
     """
     target, given_up = wanted, record.given_up
     if given_up is not None and (given_up.revision, given_up.generation) == (wanted.revision, generation) and record.running:
@@ -93,7 +108,7 @@ def plan(fleet: Fleet, wanted: Kept, generation: int, *, record: Record, watch: 
     elif given_up is None or target is wanted:
         record = Record(target, None if _serves(fleet, target) else record.good)
 
-    watch = _watched(fleet, target, watch, now_s)
+    watch = _watched(fleet, target, watch, now_s, homeless)
     failed = _failed(fleet, target, watch, now_s)
     if record.good is not None and failed is not None:
         why = f"worker {failed.name}: {failed.failure_reason}: {failed.failure_message}"
@@ -121,7 +136,7 @@ def rolled_back(given_up: GivenUp, observation: Observation) -> list[ConditionUp
     ]
 
 
-def waits_for(fleet: Fleet, strategy: RolloutStrategy, desired: int) -> str:
+def waits_for(fleet: Fleet, strategy: RolloutStrategy, desired: int, *, for_memory: bool = False) -> str:
     """What a rollout that is under way waits for, in words."""
     new = [worker for worker in fleet.workers if worker.revision == fleet.revision and worker.phase != "Terminating"]
     if fleet.manner == "OneByOne":
@@ -133,6 +148,8 @@ def waits_for(fleet: Fleet, strategy: RolloutStrategy, desired: int) -> str:
         if strategy == "Auto":
             then = f"after {PLACE_WAIT_S:.0f} s an old worker makes room"
         return f"the scheduler finds no place for a new worker beside the old ones: {then}"
+    if for_memory:
+        return "the new worker waits for memory of the shared device"
     if any(worker.phase in {"Pending", "Starting"} for worker in new):
         return "waiting for the new worker to be ready"
     return "waiting for the cluster to start the next one and to end the old ones"
@@ -149,13 +166,14 @@ def _live(fleet: Fleet, kept: Kept) -> tuple[list[Worker], list[Worker]]:
     return new, [worker for worker in live if worker.revision != kept.revision]
 
 
-def _watched(fleet: Fleet, target: Kept, watch: Watch, now_s: float) -> Watch:
+def _watched(fleet: Fleet, target: Kept, watch: Watch, now_s: float, homeless: Collection[str]) -> Watch:
     new, old = _live(fleet, target)
-    # One that leaves is about to make room: then it is no want of devices.
-    leaving = any(worker.phase == "Terminating" for worker in fleet.workers)
-    unplaced = bool(old) and not leaving and any(worker.unschedulable for worker in new)
+    # One that leaves is about to make room: then it is no want of devices. On a node that is off it leaves for ever.
+    leaving_s = _since(watch.leaving_s, any(worker.phase == "Terminating" for worker in fleet.workers), now_s)
+    leaving = leaving_s is not None and now_s - leaving_s <= target.spec.drain.timeout_seconds + LEAVE_MARGIN_S
+    unplaced = bool(old) and not leaving and any(worker.unschedulable or worker.name in homeless for worker in new)
     stuck = any(worker.failure_reason is not None and worker.phase == "Failed" for worker in new)
-    return Watch(_since(watch.unplaced_s, unplaced, now_s), _since(watch.stuck_s, stuck, now_s))
+    return Watch(_since(watch.unplaced_s, unplaced, now_s), _since(watch.stuck_s, stuck, now_s), leaving_s)
 
 
 def _since(before_s: float | None, holds: bool, now_s: float) -> float | None:

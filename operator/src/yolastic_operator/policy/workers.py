@@ -29,6 +29,11 @@ def is_starting(view: WorkerView) -> bool:
     return not is_leaving(view) and not is_serving(view) and view.worker.phase != "Failed"
 
 
+def waits_for_memory(view: WorkerView) -> bool:
+    """It starts on a shared device and may not take any of its memory yet."""
+    return isinstance(view.state, Fresh) and view.state.value.waits_for_memory
+
+
 def current_revision(observation: Observation) -> tuple[WorkerView, ...]:
     """Workers of the revision that the cluster was last told to run, those being removed excepted."""
     revision = observation.fleet.revision
