@@ -110,7 +110,7 @@ def plan(
 
     watch = _watched(fleet, target, watch, now_s, homeless)
     failed = _failed(fleet, target, watch, now_s)
-    if record.good is not None and failed is not None:
+    if target is wanted and record.good is not None and failed is not None:
         why = f"worker {failed.name}: {failed.failure_reason}: {failed.failure_message}"
         lost = GivenUp(target.revision, generation, failed.failure_reason or "WorkerFailed", why)
         target, watch = record.good, Watch()
