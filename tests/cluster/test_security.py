@@ -124,7 +124,7 @@ def test_the_control_token_is_replaced_and_nothing_fails(
     await_that(lambda: inference.status.get("batch", {}).get("appliedReplicas") == 2, 30, "both workers have their grant")
     with ExitStack() as stack:
         streams = [
-            stack.enter_context(client.prober(inference.url, IMAGE, rate_per_s=4, connection=kind, expect_names=NAMES))
+            stack.enter_context(client.prober(inference.url, IMAGE, rate_per_s=8, connection=kind, expect_names=NAMES))
             for kind in ("new", "keep-alive")
         ]
         tokens.annotate("yolastic.dev/rotate=now")

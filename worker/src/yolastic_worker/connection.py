@@ -108,6 +108,8 @@ class Connection(HttpToolsProtocol):
     """Received since the request began, less twice its body: heads, trailers and framing."""
     _opened_s = 0.0
     _silent = True
+    _refused_s: float | None = None
+    """Since when it has its last answer, a 400: what still comes goes nowhere."""
     door: Door
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -130,6 +132,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes: counted, so that neither an endless header nor endless trailers gather in memory."""
+        if self._refused_s is not None:
+            return
         try:
             self._feed(data)
         except httptools.HttpParserError:
@@ -218,6 +222,8 @@ class Connection(HttpToolsProtocol):
 
     def stale_since_s(self, now_s: float) -> float | None:
         """Since when it has carried no request, if that is long enough to close it for another's sake."""
+        if self._refused_s is not None:
+            return self._refused_s
         if self._awaiting_s is not None:
             return self._awaiting_s if now_s - self._awaiting_s > (_FIRST_BYTE_S if self._silent else _STALE_S) else None
         if self.timeout_keep_alive_task is None:
@@ -228,6 +234,8 @@ class Connection(HttpToolsProtocol):
     def look(self, now_s: float) -> None:
         """Once a second: has it waited too long for the end of the headers, or for its answer to be read?"""
         limits = self.door.limits
+        if self._refused_s is not None and now_s - self._refused_s > _TURNED_AWAY_S:
+            self.transport.abort()
         if self._awaiting_s is not None and now_s - self._awaiting_s > limits.header_timeout_s:
             self.transport.close()
         if not self.transport.get_write_buffer_size():
@@ -238,9 +246,23 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is answered in the one shape of every error, and the connection closed."""
+        """What is no HTTP is answered in the one shape of every error, and nothing more is said here.
+
+        The connection lingers: closing it while bytes still come would reset it, and the client might never read why.
+        """
         self.door.refuse(self.transport, 400, "bad_request", "this is not a valid HTTP request", self.client)
-        self.transport.close()
+        self._refused_s, self._awaiting_s = self.loop.time(), None
+        self._unset_keepalive_if_required()
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self._watcher is not None:
+            self._watcher()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        else:
+            self.transport.close()
 
     def _turn_away(self) -> None:
         """One connection too many."""
@@ -268,7 +290,7 @@ class Connection(HttpToolsProtocol):
 
     def _gone(self) -> bool:
         """Has the client hung up, also where the loop has not read that far yet? Under a crowd most of what it finds is dead."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._refused_s is not None:
             return True
         poller = select.poll()
         poller.register(self.transport.get_extra_info("socket").fileno(), _HUNG_UP)
