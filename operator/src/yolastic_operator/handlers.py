@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import aiohttp
 import kopf
@@ -207,6 +207,8 @@ def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
     @kopf.on.event(*INFERENCES, registry=registry, id="inference")
     async def inference(event: kopf.RawEvent, **_: Any) -> None:
         metadata = event["object"]["metadata"]
+        # kopf keeps the object as it came; who owns which field is a third of it, and nobody here asks.
+        cast(dict[str, Any], metadata).pop("managedFields", None)
         key = (metadata.get("namespace", ""), metadata["name"])
         bell = deps.bells.get(key)
         # Writes of the status come back as events, too; only another spec is news.

@@ -150,8 +150,19 @@ def test_what_is_nobodys_child(cache: FleetCache, body: dict[str, Any]) -> None:
 
 
 def test_who_has_workers_is_known_from_the_watches(cache: FleetCache) -> None:
-    assert cache.with_workers() == []
+    assert cache.with_workers() == frozenset()
     cache.put("pod", pod("a", 1))
-    assert cache.with_workers() == [("plant", "weld")]
+    assert cache.with_workers() == {("plant", "weld")}
     cache.put("pod", pod("a", 2, "Failed"))
-    assert cache.with_workers() == [], "what is over holds nothing"
+    assert cache.with_workers() == frozenset(), "what is over holds nothing"
+
+
+def test_who_has_workers_follows_every_way_in_and_out(cache: FleetCache) -> None:
+    cache.put("pod", pod("a", 1))
+    assert cache.with_workers() == {("plant", "weld")}
+    cache.drop("pod", pod("a", 2))
+    assert cache.with_workers() == frozenset()
+    cache.fill(REF, None, [pod("b", 3)], cache.changes(REF))
+    assert cache.with_workers() == {("plant", "weld")}
+    cache.forget(REF)
+    assert cache.with_workers() == frozenset()

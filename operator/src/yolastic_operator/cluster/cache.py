@@ -42,6 +42,8 @@ class FleetCache:
         self._clock = clock
         self._resync_s = resync_s
         self._children: dict[Key, _Children] = {}
+        self._with_workers: frozenset[Key] | None = None
+        """None: something changed."""
 
     def put(self, kind: Kind, body: Body) -> Key | None:
         """Keep a pod or a Deployment unless something newer is known; the inference it is of, None when it is of none."""
@@ -50,6 +52,7 @@ class FleetCache:
             return None
         children = self._children.setdefault(key, _Children())
         children.changes += 1
+        self._with_workers = None
         if kind == "deployment":
             _keep_deployment(children, body)
         else:
@@ -63,6 +66,7 @@ class FleetCache:
         if children is None:
             return key
         children.changes += 1
+        self._with_workers = None
         if kind == "deployment":
             children.deployment = None
         else:
@@ -90,6 +94,7 @@ class FleetCache:
             _keep_pod(listed, pod)
         if self.changes(ref) == changes:
             self._children[_key(ref)] = listed
+            self._with_workers = None
         return _fleet(listed)
 
     def fleet(self, ref: Ref) -> Fleet | None:
@@ -99,13 +104,17 @@ class FleetCache:
             return None
         return _fleet(children)
 
-    def with_workers(self) -> list[Key]:
-        """Inferences that have pods."""
-        return [key for key, children in self._children.items() if any(not over for _, _, over in children.pods.values())]
+    def with_workers(self) -> frozenset[Key]:
+        """Inferences that have pods. Asked in every turn of every inference, so it is counted after a change alone."""
+        if self._with_workers is None:
+            known = self._children.items()
+            self._with_workers = frozenset(key for key, one in known if any(not over for _, _, over in one.pods.values()))
+        return self._with_workers
 
     def forget(self, ref: Ref) -> None:
         """The inference is gone; its children, which go a little later, are listed again should it come back."""
         self._children.pop(_key(ref), None)
+        self._with_workers = None
 
 
 def owner_key(body: Body) -> Key | None:

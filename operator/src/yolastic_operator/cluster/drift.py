@@ -5,10 +5,12 @@ Deployment, which goes another way, are no edits. What the server made of an app
 an apply never causes another one, and a field that somebody else adds costs one apply. The Secret is not watched.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Final
 
 from yolastic_contract import names
 from yolastic_operator.cluster.cache import Body, Key, owner_key, version_of
@@ -21,9 +23,9 @@ FIRST_S: Final = 4.0
 
 @dataclass(slots=True)
 class _Child:
-    applied: tuple[int, Any] | None = None
+    applied: tuple[int, bytes] | None = None
     """(resourceVersion, what is compared) as the server answered our last apply."""
-    seen: tuple[int, Any] = (0, None)
+    seen: tuple[int, bytes | None] = (0, None)
     """The same as the watch showed it last; nothing is compared of one that is gone."""
     repaired_s: float = -inf
     pause_s: float = 0.0
@@ -85,9 +87,11 @@ class Drift:
         return self._children.setdefault(key, {}).setdefault(kind, _Child())
 
 
-def _compared(kind: str, body: Body) -> Any:
+def _compared(kind: str, body: Body) -> bytes:
+    """A digest: the specs of a Deployment as they were applied and seen would be most of what the operator keeps of an object."""
     metadata = body.get("metadata", {})
     spec = {name: value for name, value in body.get("spec", {}).items() if (kind, name) != ("Deployment", "replicas")}
     own = {name: value for name, value in (metadata.get("annotations") or {}).items() if name.startswith(names.GROUP)}
     owners = sorted(owner.get("uid", "") for owner in metadata.get("ownerReferences") or [])
-    return spec, metadata.get("labels"), own, owners
+    told = json.dumps((spec, metadata.get("labels"), own, owners), sort_keys=True)
+    return hashlib.sha256(told.encode()).digest()
