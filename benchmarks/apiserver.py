@@ -147,3 +147,14 @@ def kubectl(folder: Path, config: Path, *arguments: str, text: str | None = None
 def crds() -> list[Path]:
     """The two CRDs."""
     return sorted((ROOT / "crds").glob("*.yaml"))
+
+
+@contextmanager
+def api_server_with_resources(folder: Path) -> Iterator[Path]:
+    """As `api_server`, once it knows YoloInference and YoloRuntime."""
+    with api_server(folder) as config:
+        for path in crds():
+            kubectl(folder, config, "apply", "--server-side", "-f", str(path))
+        for plural in ("yoloinferences", "yoloruntimes"):
+            kubectl(folder, config, "wait", "--for=condition=Established", f"crd/{plural}.yolastic.dev", "--timeout=20s")
+        yield config

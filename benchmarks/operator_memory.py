@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks.apiserver import api_server, binaries, crds, kubectl
+from benchmarks.apiserver import api_server_with_resources, binaries, kubectl
 from benchmarks.common import Row
 from benchmarks.memory import resident_bytes
 
@@ -43,11 +43,7 @@ def operator_with_objects() -> list[Row]:
     if folder is None:
         print("operator memory: not measured, needs the binaries that `make test-cluster` builds", flush=True)
         return []
-    with api_server(folder) as config:
-        for path in crds():
-            kubectl(folder, config, "apply", "--server-side", "-f", str(path))
-        for plural in ("yoloinferences", "yoloruntimes"):
-            kubectl(folder, config, "wait", "--for=condition=Established", f"crd/{plural}.yolastic.dev", "--timeout=20s")
+    with api_server_with_resources(folder) as config:
         environment = {
             **os.environ,
             "KUBECONFIG": str(config),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from benchmarks.apiserver import api_server, binaries, crds, free_port, kubectl
+from benchmarks.apiserver import api_server_with_resources, binaries, free_port
 from benchmarks.client import ROOT
 from benchmarks.common import Row
 from benchmarks.many_workers import address
@@ -181,11 +181,7 @@ def operator_at_scale() -> list[Row]:
     if folder is None:
         print("operator at scale: not measured, needs the binaries that `make test-cluster` builds", flush=True)
         return []
-    with api_server(folder) as config:
-        for path in crds():
-            kubectl(folder, config, "apply", "--server-side", "-f", str(path))
-        for plural in ("yoloinferences", "yoloruntimes"):
-            kubectl(folder, config, "wait", "--for=condition=Established", f"crd/{plural}.yolastic.dev", "--timeout=20s")
+    with api_server_with_resources(folder) as config:
         return asyncio.run(_measure(config))
 
 
