@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import socket
@@ -200,6 +201,7 @@ class Worker:
         loaded = await self._first(self._loaded, self._signalled, self._ended)
         if loaded is self._ended:
             return self._failed()
+        _set_aside_what_stays()
         if loaded is self._loaded and self.lifecycle.ready():
             if self.settings.fd is not None:
                 await self._server.start(listener)
@@ -274,6 +276,16 @@ class Worker:
             return ExitCode.DEVICE_LOST
         logger.error("the engine ended: %r", error, exc_info=error)
         return ExitCode.INTERNAL
+
+
+def _set_aside_what_stays() -> None:
+    """Take all that was loaded out of the garbage collector's sight: it stays until the end.
+
+    Looking through those 60,000 objects in a full collection stopped every thread for 40 ms, in the middle of a burst of requests
+    as a rule, for it is requests that set it off; what they leave behind is looked through in 3 ms.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _listener(host: str, port: int, fd: int | None, flag: str) -> socket.socket:
