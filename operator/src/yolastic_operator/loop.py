@@ -161,7 +161,7 @@ class Loop:
         self._complaints.clear("look")
 
         work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
-        work = self._rolling.follow(fleet, work, facts.generation, self._monotonic(), self._homeless)
+        work = self._rolling.follow(fleet, work, self._monotonic(), self._homeless)
         facts, runtime = replace(facts, spec=work.spec), work.runtime
         try:
             fleet = await self._ensure(work, facts.generation, fleet, previous)

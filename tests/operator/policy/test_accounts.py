@@ -16,7 +16,8 @@ from yolastic_contract.names import buckets_up_to
 from yolastic_contract.state import CeilingGrant, CeilingState, Fit, WorkerState
 from yolastic_operator.model import Missing, Observation, Ref, Tiers, WorkerView
 from yolastic_operator.policy import ledger
-from yolastic_operator.policy.accounts import FORGOTTEN_S, Accounts, Leases, Wants
+from yolastic_operator.policy.account import FORGOTTEN_S, Wants
+from yolastic_operator.policy.accounts import Accounts, Leases
 
 FIXED, PER_IMAGE, MOST = 1000, 100, 32
 CAPACITY = 3 * (FIXED + 8 * PER_IMAGE) + 24 * PER_IMAGE

@@ -18,6 +18,7 @@ from yolastic_operator.policy.rollout import (
     Plan,
     Record,
     Watch,
+    asked_by,
     plan,
     waits_for,
 )
@@ -29,7 +30,7 @@ def kept(revision: str, **fields: Any) -> Kept:
 
 OLD, NEW = kept("old"), kept("new")
 UNDER_WAY = Record(running=NEW, good=OLD)
-LOST = GivenUp("new", 2, "FixedBatch", "worker n: FixedBatch: export it again")
+LOST = GivenUp("new", asked_by(NEW.spec), "FixedBatch", "worker n: FixedBatch: export it again")
 
 
 def old(name: str = "o", **fields: Any) -> Worker:
@@ -53,7 +54,7 @@ def fleet(*workers: Worker, manner: Manner = "Surge", replicas: int = 2) -> Flee
 
 
 def step(seen: Fleet, record: Record = UNDER_WAY, wanted: Kept = NEW, watch: Watch | None = None) -> Plan:
-    return plan(seen, wanted, 2, record=record, watch=watch or Watch(), now_s=100.0)
+    return plan(seen, wanted, record=record, watch=watch or Watch(), now_s=100.0)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_when_a_revision_is_given_up(seen: Fleet, stuck_s: float | None, given_u
     if given_up:
         lost = found.record.given_up
         assert lost is not None
-        assert (lost.revision, lost.generation, lost.reason in lost.message) == ("new", 2, True)
+        assert (lost.revision, lost.asked, lost.reason in lost.message) == ("new", asked_by(NEW.spec), True)
         assert found.record == Record(running=OLD, given_up=lost)
 
 
@@ -120,16 +121,22 @@ def test_a_device_that_fails_later_is_no_bad_model() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "generation", "target"),
-    [(NEW, 2, OLD), (NEW, 3, NEW), (kept("newer"), 3, kept("newer")), (OLD, 3, OLD)],
+    ("wanted", "again"),
+    [
+        (NEW, False),
+        (kept("new", replicas=5), False),  # whoever scales, by hand or through the scale subresource, means the size
+        (kept("new", drain={"timeoutSeconds": 7}), True),
+        (kept("newer"), True),
+        (OLD, True),
+    ],
 )
-def test_it_is_not_tried_again_until_the_spec_changes(wanted: Kept, generation: int, target: Kept) -> None:
+def test_it_is_not_tried_again_until_more_than_the_size_of_the_spec_changes(wanted: Kept, again: bool) -> None:
     record = Record(running=OLD, given_up=LOST)
     # Not even served again yet, as it is one by one: it had served, so it is what to go back to once more.
-    found = plan(Fleet(1, (), "old"), wanted, generation, record=record, watch=Watch(), now_s=0.0)
-    assert found.target == target
-    assert found.record.good == (OLD if target.revision != "old" else None)
-    assert (found.record.given_up is not None) == (generation == 2)
+    found = plan(Fleet(1, (), "old"), wanted, record=record, watch=Watch(), now_s=0.0)
+    assert found.target == (wanted if again else OLD)
+    assert found.record.good == (OLD if found.target.revision != "old" else None)
+    assert (found.record.given_up is None) == again
 
 
 @pytest.mark.parametrize(
@@ -188,37 +195,45 @@ RECORDS = st.builds(
     Record,
     st.none() | KEPT,
     st.none() | KEPT,
-    st.none() | st.builds(GivenUp, st.sampled_from("abc"), st.integers(1, 3), st.just("FixedBatch"), st.just("why")),
+    st.none()
+    | st.builds(
+        GivenUp, st.sampled_from("abc"), st.sampled_from([asked_by(spec()), "other"]), st.just("FixedBatch"), st.just("why")
+    ),
 ).filter(lambda record: record.good is None or record.good != record.running)
 SINCE = st.none() | st.floats(0, 1000)
 
 
-@given(WORKERS, st.integers(0, 3), st.sampled_from(["Surge", "OneByOne"]), KEPT, st.integers(1, 3), RECORDS, SINCE, SINCE)
+@given(WORKERS, st.integers(0, 3), st.sampled_from(["Surge", "OneByOne"]), KEPT, RECORDS, SINCE, SINCE)
 def test_invariants(
     workers: list[Worker],
     replicas: int,
     manner: Manner,
     wanted: Kept,
-    generation: int,
     record: Record,
     unplaced_s: float | None,
     stuck_s: float | None,
 ) -> None:
     seen = Fleet(replicas, tuple(workers), wanted.revision, manner)
-    found = plan(seen, wanted, generation, record=record, watch=Watch(unplaced_s, stuck_s), now_s=1000.0)
+    found = plan(seen, wanted, record=record, watch=Watch(unplaced_s, stuck_s), now_s=1000.0)
     assert found.target in (wanted, record.running, record.good)
     assert found.record.running == found.target
     assert found.record.good is None or found.record.good.revision != found.target.revision
     if found.target != wanted:
-        # Something else than the spec asks for runs only where what it asks for was given up, in this very generation.
+        # Something else than the spec asks for runs only where what it asks for was given up, asked for by this very spec.
         lost = found.record.given_up
         assert lost is not None
-        assert (lost.revision, lost.generation) == (wanted.revision, generation)
+        assert (lost.revision, lost.asked) == (wanted.revision, asked_by(wanted.spec))
         serves = any(one.ready and one.revision == wanted.revision for one in workers)
         assert record.given_up == lost or not serves
     # A restart knows what the process before it knew.
     assert read(render(found.record)) == found.record
     steps = [found]
     for _ in range(4):
-        steps.append(plan(seen, wanted, generation, record=steps[-1].record, watch=steps[-1].watch, now_s=1000.0))
+        steps.append(plan(seen, wanted, record=steps[-1].record, watch=steps[-1].watch, now_s=1000.0))
     assert steps[-1] == steps[-2], "with nothing that moves it comes to rest"
+
+
+def test_a_record_that_is_too_long_for_an_annotation_is_not_kept() -> None:
+    affinity = {"nodeAffinity": {"x": "y" * 2**17}}
+    long = Kept("old", "cuda", spec(), RUNTIME.model_copy(update={"affinity": affinity}))
+    assert read(render(Record(running=NEW, good=long))) == Record()

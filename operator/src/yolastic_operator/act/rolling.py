@@ -3,7 +3,7 @@
 import json
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -12,6 +12,9 @@ from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import ConditionUpdate, Fleet, Observation, Workload
 from yolastic_operator.policy import rollout
 from yolastic_operator.policy.rollout import GivenUp, Kept, Record, Watch
+
+LONGEST: Final = 128 << 10
+"""Characters of a record: all annotations of an object share 256 KiB, and an affinity may be as long as one likes."""
 
 
 class Rolling:
@@ -22,14 +25,14 @@ class Rolling:
         self._watch = Watch()
         self._text = ""
 
-    def follow(self, fleet: Fleet, wanted: Workload, generation: int, now_s: float, homeless: Collection[str] = ()) -> Workload:
+    def follow(self, fleet: Fleet, wanted: Workload, now_s: float, homeless: Collection[str] = ()) -> Workload:
         """What to run in place of `wanted`, with how it replaces what runs; mostly that is `wanted` itself.
 
         `homeless`: as in `rollout.plan`.
         """
         record = read(fleet.record) if self._record is None else self._record
         kept = Kept(wanted.revision, wanted.runtime_name, wanted.spec, wanted.runtime)
-        plan = rollout.plan(fleet, kept, generation, record=record, watch=self._watch, now_s=now_s, homeless=homeless)
+        plan = rollout.plan(fleet, kept, record=record, watch=self._watch, now_s=now_s, homeless=homeless)
         if plan.record != self._record:
             self._text = render(plan.record)
         self._record, self._watch = plan.record, plan.watch
@@ -51,7 +54,12 @@ class Rolling:
 
 
 def render(record: Record) -> str:
-    """The record as text."""
+    """The record as text; empty where it is too long to be kept: then there is nothing to go back to after a restart."""
+    text = _render(record)
+    return text if len(text) <= LONGEST else ""
+
+
+def _render(record: Record) -> str:
     parts: dict[str, Any] = {}
     for name, kept in (("running", record.running), ("good", record.good)):
         if kept is not None:
@@ -63,7 +71,7 @@ def render(record: Record) -> str:
             }
     lost = record.given_up
     if lost is not None:
-        told = {"revision": lost.revision, "generation": lost.generation, "reason": lost.reason, "message": lost.message}
+        told = {"revision": lost.revision, "asked": lost.asked, "reason": lost.reason, "message": lost.message}
         parts["givenUp"] = told
     return json.dumps(parts, sort_keys=True, separators=(",", ":"))
 
@@ -75,7 +83,7 @@ def read(text: str) -> Record:
         lost = parts.get("givenUp")
         given_up = None
         if lost is not None:
-            given_up = GivenUp(str(lost["revision"]), int(lost["generation"]), str(lost["reason"]), str(lost["message"]))
+            given_up = GivenUp(str(lost["revision"]), str(lost["asked"]), str(lost["reason"]), str(lost["message"]))
         return Record(_kept(parts.get("running")), _kept(parts.get("good")), given_up)
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return Record()

@@ -8,37 +8,26 @@ from the workers' `/state` again, and until all have spoken nobody is given more
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
 
-from yolastic_contract.names import buckets_up_to
-from yolastic_contract.state import CeilingGrant, Fit, WorkerState
-from yolastic_operator.model import Bounds, Fresh, Missing, Observation, Ref, Tiers, WorkerView
+from yolastic_contract.state import CeilingGrant
+from yolastic_operator.model import Fresh, Observation, Ref, Tiers, WorkerView
 from yolastic_operator.policy import lease_words, ledger
+from yolastic_operator.policy.account import (
+    FORGOTTEN_S,
+    Account,
+    Told,
+    Wants,
+    claim_of,
+    differs,
+    is_news,
+    measured_fits,
+    shown_tiers,
+)
 from yolastic_operator.policy.ledger import Claim, Share, Sharing
-
-PRESSING_S: Final = 1.0
-"""A backlog that was small for longer than this gives way to one that is not."""
-FORGOTTEN_S: Final = 300.0
-"""Workers that are to end and are not heard of count at least this long, unless they are seen to go; seconds."""
 
 Key = tuple[str, str]
 """Namespace and name of an inference."""
 _Id = tuple[str, str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Wants:
-    """What an inference wants for each of its workers, and what it says of the device."""
-
-    tiers: Tiers
-    """By its own bounds, images."""
-    bounds: Bounds | None = None
-    """They are told to the worker for its metrics; None: not known yet."""
-    headroom_percent: int = 10
-    device_bytes: int | None = None
-    """Declared; None: as the workers say."""
-    ends_s: float = 0.0
-    """The longest its workers may take to end, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,34 +54,11 @@ class Leases:
 
 
 @dataclass(slots=True)
-class _Account:
-    """One worker, as it was last seen."""
-
-    device_id: str
-    device_bytes: int | None
-    headroom_percent: int
-    worker_id: str
-    revision: str
-    claim: Claim
-    state: WorkerState
-    seen_s: float
-    """When it was first seen."""
-    ends_s: float = FORGOTTEN_S
-    """From the order to end to when it has, at the most."""
-    sent: CeilingGrant | None = None
-    """Sent, and not shown in `/state` yet."""
-    sent_bytes: int = 0
-    """The most of what was sent since it last confirmed."""
-    until_s: float | None = None
-    """Nobody looks at it any more: it counts until then."""
-
-
-@dataclass(slots=True)
 class _Silence:
     """A worker that has not said what it holds."""
 
     ends_s: float
-    """As in `_Account`."""
+    """As in `Account`."""
     until_s: float = math.inf
     """It counts until then."""
 
@@ -118,7 +84,7 @@ class Accounts:
         self._settle_s = settle_s
         self._expected = expected
         self._first_s: float | None = None
-        self._accounts: dict[_Id, _Account] = {}
+        self._accounts: dict[_Id, Account] = {}
         self._silent: dict[_Id, _Silence] = {}
         """Workers from before, which have not said yet what they hold."""
         self._told: set[Key] = set()
@@ -197,7 +163,7 @@ class Accounts:
 
     def _take_in(self, key: Key, observation: Observation, wants: Wants | None, now_s: float) -> None:
         first = key not in self._told and key not in self._forgotten
-        fits = _measured(observation)
+        fits = measured_fits(observation)
         for view in observation.workers:
             one = (*key, view.worker.name)
             if view.worker.phase in {"Failed", "Pending"}:
@@ -207,7 +173,7 @@ class Accounts:
             account = self._accounts.get(one)
             if isinstance(view.state, Fresh):
                 self._silent.pop(one, None)
-                self._account(one, view, _Told(view.state.value, wants, fits.get(view.worker.revision)), now_s)
+                self._account(one, view, Told(view.state.value, wants, fits.get(view.worker.revision)), now_s)
             elif account is not None:
                 account.claim = replace(account.claim, stage="Fixed")
             elif first and view.worker.created_s < self._born_s and wants is not None:
@@ -221,7 +187,7 @@ class Accounts:
             self._accounts.pop(one, None)
             self._silent.pop(one, None)
 
-    def _account(self, one: _Id, view: WorkerView, told_of: "_Told", now_s: float) -> None:
+    def _account(self, one: _Id, view: WorkerView, told_of: Told, now_s: float) -> None:
         state, wants = told_of.state, told_of.wants
         told = state.ceiling
         # The operator before may have had another clock: a worker takes nothing that is numbered lower than what it has.
@@ -233,7 +199,7 @@ class Accounts:
         account = self._accounts.get(one)
         if account is None or account.worker_id != state.worker_id:
             seen_s = now_s if account is None or account.until_s is not None else account.seen_s
-            account = _Account(
+            account = Account(
                 state.device_id, None, 0, state.worker_id, view.worker.revision, Claim("/".join(one), 0.0, "Fixed"), state, seen_s
             )  # fmt: skip
             self._accounts[one] = account
@@ -246,11 +212,11 @@ class Accounts:
             account.ends_s = max(FORGOTTEN_S, wants.ends_s)
             known = [size for size in (account.device_bytes, wants.device_bytes) if size is not None]
             account.device_bytes = min(known, default=None)
-        account.claim = _claim(account, view, told_of, now_s)
+        account.claim = claim_of(account, view, told_of, now_s)
 
     # --- what follows from it
 
-    def _leases(self, own: Mapping[_Id, _Account], wants: Wants, now_s: float) -> Leases:
+    def _leases(self, own: Mapping[_Id, Account], wants: Wants, now_s: float) -> Leases:
         targets: dict[str, Tiers] = {}
         grants: dict[str, CeilingGrant] = {}
         lendable: list[int] = []
@@ -261,7 +227,7 @@ class Accounts:
             capacity = self._capacity(device_id)
             # None of them is granted by anybody else, whatever becomes of them here.
             here = {one: account for one, account in own.items() if account.device_id == device_id}
-            targets |= {one[2]: _shown(account.state) for one, account in here.items() if account.state.phase != "Starting"}
+            targets |= {one[2]: shown_tiers(account.state) for one, account in here.items() if account.state.phase != "Starting"}
             if capacity is None:
                 trouble.append(f"device {device_id} does not tell its memory: set acceleratorMemory in the runtime")
                 words.append(trouble[-1])
@@ -280,7 +246,7 @@ class Accounts:
                 words += lease_words.waits(worker, claim, sharing)
                 trouble += lease_words.short(worker, claim, sharing, device_id, capacity)
                 grant = None if order is None else self._grant(order, claim, claims, capacity, wants)
-                if grant is not None and _is_news(account, grant):
+                if grant is not None and is_news(account, grant):
                     grants[worker] = grant
                     account.sent, account.sent_bytes = grant, max(account.sent_bytes, grant.budget_bytes or 0)
                     account.claim = replace(claim, holds_bytes=max(claim.holds_bytes, grant.budget_bytes or 0))
@@ -327,64 +293,8 @@ class Accounts:
             told = ledger.orders(self._claims(device_id), capacity, may_grow=may_grow or now_s is None)
             for one, account in self._accounts.items():
                 order = told.get(account.claim.name)
-                if order is not None and one[:2] != but and account.device_id == device_id and _differs(account, order):
+                if order is not None and one[:2] != but and account.device_id == device_id and differs(account, order):
                     self._bells.get(one[:2], _silence)()
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """What is known of a worker in one turn."""
-
-    state: WorkerState
-    wants: Wants | None
-    sibling: Fit | None
-    """What another worker of the same revision has measured."""
-
-
-def _claim(account: _Account, view: WorkerView, told_of: _Told, now_s: float) -> Claim:
-    state, told, wants, sibling = account.state, account.state.ceiling, told_of.wants, told_of.sibling
-    own = state.memory.fit
-    fit, measured = (own or sibling), own is not None or sibling is not None
-    claim = Claim(
-        name=account.claim.name, created_s=view.worker.created_s, stage="Fixed", fit=fit or state.memory.plan, measured=measured,
-        waited_s=now_s - account.seen_s,
-    )  # fmt: skip
-    if state.phase == "Starting":
-        stage: ledger.Stage = "Waiting" if state.waits_for_memory else "Warming"
-        held = account.sent_bytes if state.waits_for_memory else max(told.budget_bytes or 0, account.sent_bytes)
-        sizes = buckets_up_to(state.max_batch)
-        claim = replace(claim, stage=stage if wants is not None else "Fixed", holds_bytes=held, sizes=sizes)
-    else:
-        sizes = tuple(sorted({1, *state.buckets}))
-        leased = told.budget_bytes or 0 if told.serial is not None else 0
-        held = max(leased, claim.bytes(max(told.ceiling, state.memory.held_images or 0)), account.sent_bytes)
-        stage = "Serving" if wants is not None and state.phase in {"Ready", "Draining"} and fit is not None else "Fixed"
-        claim = replace(
-            claim, stage=stage, holds_bytes=held, sizes=sizes, granted_base=told.base if told.granted else 0,
-            granted_ceiling=told.ceiling,
-        )  # fmt: skip
-    if wants is None:
-        return claim
-    wish: ledger.Wish = "None"
-    if told.backlog and state.phase == "Ready":
-        wish = "Pressing" if told.calm_s < PRESSING_S else "Lingering"
-    allowed = wants.tiers
-    if wants.bounds is None and told.granted and state.phase != "Starting":
-        # While a new revision has told no figures nothing is decided: what was decided for this one stands.
-        ceiling = min(allowed.ceiling, told.wanted or told.ceiling)
-        allowed = Tiers(min(allowed.base, ceiling), ceiling)
-    return replace(claim, base=min(allowed.base, sizes[-1]), ceiling=min(allowed.ceiling, sizes[-1]), wish=wish)
-
-
-def _measured(observation: Observation) -> dict[str, Fit]:
-    """The largest fit that a worker of each revision has measured."""
-    found: dict[str, Fit] = {}
-    for view in observation.workers:
-        fit = None if isinstance(view.state, Missing) else view.state.value.memory.fit
-        if fit is not None:
-            before = found.get(view.worker.revision, fit)
-            found[view.worker.revision] = max(before, fit, key=lambda one: (one.fixed + one.residual, one.per_image))
-    return found
 
 
 def _fulfilled(claims: Sequence[Claim], calm: Sequence[Claim], capacity: int) -> Sharing:
@@ -394,7 +304,7 @@ def _fulfilled(claims: Sequence[Claim], calm: Sequence[Claim], capacity: int) ->
     return replace(ledger.share(calm, capacity), refused=refused)
 
 
-def _would_start(one: _Id, own: Mapping[_Id, _Account], claims: Sequence[Claim], capacity: int) -> bool:
+def _would_start(one: _Id, own: Mapping[_Id, Account], claims: Sequence[Claim], capacity: int) -> bool:
     """It finds no room, and would if one worker of another revision of the same inference went."""
     me = own[one]
 
@@ -405,29 +315,6 @@ def _would_start(one: _Id, own: Mapping[_Id, _Account], claims: Sequence[Claim],
         return False
     others = [account.claim.name for account in own.values() if account.revision != me.revision]
     return any(starts([claim for claim in claims if claim.name != other]) for other in others)
-
-
-def _shown(state: WorkerState) -> Tiers:
-    return Tiers(state.ceiling.base, state.ceiling.ceiling)
-
-
-def _differs(account: _Account, order: Share) -> bool:
-    """The worker neither shows nor was sent this."""
-    wanted = (order.base, order.ceiling, order.budget_bytes)
-    told, sent = account.state.ceiling, account.sent
-    if sent is not None:
-        return (sent.base, sent.ceiling, sent.budget_bytes) != wanted
-    return not told.granted or (told.base, told.ceiling, told.budget_bytes) != wanted
-
-
-def _is_news(account: _Account, grant: CeilingGrant) -> bool:
-    """The worker does not show it, or has not given back what it should have."""
-    told, held = account.state.ceiling, account.state.memory.held_images or 0
-    # As long as what was sent is not confirmed, it may yet come: only a later grant ends that.
-    if account.sent is not None or not told.granted or told.serial is None or held > grant.ceiling:
-        return True
-    shown = (told.base, told.ceiling, told.budget_bytes, told.reachable, told.wanted)
-    return shown != (grant.base, grant.ceiling, grant.budget_bytes, grant.reachable, grant.wanted)
 
 
 def _key(ref: Ref) -> Key:

@@ -7,7 +7,8 @@ from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.quantity import parse_bytes
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Step, Tiers
-from yolastic_operator.policy.accounts import Leases, Wants
+from yolastic_operator.policy.account import Wants
+from yolastic_operator.policy.accounts import Leases
 
 END_MARGIN_S: Final = 60.0
 """To the end of a drain: until clients know of it, and from it to the end of the process, seconds."""

@@ -5,6 +5,7 @@ scheduler knows (taints, affinity, other people's pods). The worker that is to c
 scheduler finds no place for it, none is free. So `Auto` surges first and goes one by one when that stays unplaced.
 """
 
+import hashlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
@@ -22,6 +23,7 @@ FAILURES: Final = 3
 """A new revision whose worker has ended this often before it served is given up."""
 STUCK_S: Final = 600.0
 """So is one whose worker cannot even start for this long (no image, no Secret), seconds; Kubernetes' progress deadline."""
+ASKED_LENGTH: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,11 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class GivenUp:
-    """A revision that was rolled back, with the generation of the spec that asked for it, and why."""
+    """A revision that was rolled back, and why."""
 
     revision: str
-    generation: int
+    asked: str
+    """What the spec was that asked for it: `asked_by`."""
     reason: str
     message: str
 
@@ -78,7 +81,6 @@ class Plan:
 def plan(
     fleet: Fleet,
     wanted: Kept,
-    generation: int,
     *,
     record: Record,
     watch: Watch,
@@ -89,15 +91,18 @@ def plan(
 
     Args:
         fleet: size, workers and manner of updating as the cluster has them.
-        wanted: what the spec of `generation` asks for.
-        generation: of the spec.
+        wanted: what the spec asks for.
         record: `Plan.record` of the turn before, or what the cluster kept of it.
         watch: `Plan.watch` of the turn before; empty after a restart.
         now_s: seconds of a clock that is never set.
         homeless: workers that have a place, and find no memory on the shared device there unless an old one makes room.
     """
     target, given_up = wanted, record.given_up
-    if given_up is not None and (given_up.revision, given_up.generation) == (wanted.revision, generation) and record.running:
+    if (
+        given_up is not None
+        and (given_up.revision, given_up.asked) == (wanted.revision, asked_by(wanted.spec))
+        and record.running
+    ):
         target = record.running
     if record.running is None or record.running.revision != target.revision:
         # What was gone back to had served before, though it may not yet again.
@@ -112,11 +117,17 @@ def plan(
     failed = _failed(fleet, target, watch, now_s)
     if target is wanted and record.good is not None and failed is not None:
         why = f"worker {failed.name}: {failed.failure_reason}: {failed.failure_message}"
-        lost = GivenUp(target.revision, generation, failed.failure_reason or "WorkerFailed", why)
+        lost = GivenUp(target.revision, asked_by(wanted.spec), failed.failure_reason or "WorkerFailed", why)
         target, watch = record.good, Watch()
         record = Record(target, None, lost)
     manner = _manner(fleet, target, wanted.spec.rollout.strategy, watch, now_s)
     return Plan(target, manner, record, watch)
+
+
+def asked_by(spec: InferenceSpec) -> str:
+    """Short digest of a spec less its size: whoever scales a revision that was given up does not ask to try it again."""
+    text = spec.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"replicas"})
+    return hashlib.sha256(text.encode()).hexdigest()[:ASKED_LENGTH]
 
 
 def effective(target: Kept, spec: InferenceSpec) -> InferenceSpec:
@@ -128,7 +139,8 @@ def rolled_back(given_up: GivenUp, observation: Observation) -> list[ConditionUp
     """Conditions of an inference whose spec asks for what was given up."""
     serving = sum(is_serving(view) for view in observation.workers)
     before = f"{count(serving)} of the revision before {'serves' if serving == 1 else 'serve'}"
-    message = f"{before}; the new one did not start and was rolled back, change the spec to try again: {given_up.message}"
+    again = "change more of the spec than its size to try again"
+    message = f"{before}; the new one did not start and was rolled back, {again}: {given_up.message}"
     return [
         ConditionUpdate("Ready", "False", "RolledBack", message),
         ConditionUpdate("ModelLoaded", "False", given_up.reason, given_up.message),
