@@ -95,6 +95,7 @@ class Loop:
             timeout_s=settings.control_timeout_s,
             stale_after_s=settings.stale_after_s,
             prometheus=prometheus,
+            ask_every_s=settings.turn_s / 2,
         )
         self._policy = PolicyState()
         self._status: InferenceStatus | None = None

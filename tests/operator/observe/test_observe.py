@@ -17,6 +17,7 @@ from yolastic_operator.cluster.fake import FakeCluster
 from yolastic_operator.model import Fresh, Missing, Observation, Reading, Ref, Stale, Worker, Workload
 from yolastic_operator.observe.observe import Observer, view_of
 from yolastic_operator.observe.plausible import implausible
+from yolastic_operator.observe.prometheus import LoadRatios
 
 REF = Ref("plant", "weld")
 SPEC = InferenceSpec.model_validate({"model": {"uri": "file:///m.onnx", "sha256": "0" * 64}})
@@ -148,6 +149,39 @@ def test_the_load_of_a_worker_that_does_not_serve_means_nothing(phase: Any) -> N
     state = asyncio.run(a_state())
     view = view_of(replace(READY, phase=phase, ready=False), Fresh(state), Fresh(0.0))
     assert view.load_ratio == Missing(f"the worker is {phase}")
+
+
+class Counted:
+    """A Prometheus that counts its questions."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def load_ratios(self, ref: Ref) -> LoadRatios:
+        self.asked += 1
+        return LoadRatios({"worker-1": Fresh(0.5, 57.0), "worker-2": Missing("Prometheus: odd")}, Fresh(57.0, 57.0))
+
+
+def test_quick_turns_do_not_ask_prometheus_each_time_and_its_figures_grow_older_meanwhile() -> None:
+    async def scenario() -> tuple[list[Observation], list[int]]:
+        made, asked = await world(2), Counted()
+        made.observer = Observer(
+            made.cluster, REF, monotonic=lambda: made.now_s[0], timeout_s=0.2, stale_after_s=60, prometheus=asked, ask_every_s=5
+        )  # type: ignore[arg-type]
+        seen, counts = [], []
+        for pause_s in (0, 2, 2, 1):
+            made.now_s[0] += pause_s
+            seen.append(await made.look())
+            counts.append(asked.asked)
+        return seen, counts
+
+    seen, counts = asyncio.run(scenario())
+    assert counts == [1, 1, 1, 2]
+    newest = [observation.prometheus for observation in seen]
+    assert newest == [Fresh(57.0, 57.0), Fresh(59.0, 59.0), Stale(61.0, 61.0), Fresh(57.0, 57.0)]
+    first = [(observation.workers[0].load_source, type(observation.workers[0].load_ratio)) for observation in seen]
+    assert first == [("Prometheus", Fresh), ("Prometheus", Fresh), ("Workers", Fresh), ("Prometheus", Fresh)]
+    assert {observation.workers[1].load_source for observation in seen} == {"Workers"}
 
 
 async def a_state() -> WorkerState:

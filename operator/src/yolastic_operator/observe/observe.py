@@ -29,14 +29,20 @@ class Observer:
         timeout_s: float,
         stale_after_s: float,
         prometheus: Prometheus | None,
+        ask_every_s: float = 0.0,
     ) -> None:
+        """`ask_every_s`: Prometheus is asked at most this often, for its figures do not change with every quick turn, seconds."""
         self._cluster = cluster
         self._ref = ref
         self._monotonic = monotonic
         self._timeout_s = timeout_s
         self._stale_after_s = stale_after_s
         self._prometheus = prometheus
+        self._ask_every_s = ask_every_s
         self._seen: dict[str, _Seen] = {}
+        self._ratios: LoadRatios | None = None
+        self._ratios_s = 0.0
+        """When they were asked for."""
 
     async def observe(self, fleet: Fleet) -> Observation:
         """Ask every worker and Prometheus at once; one that hangs takes its own time-out and nobody else's."""
@@ -52,7 +58,13 @@ class Observer:
         return Observation(fleet, views, ratios.newest if ratios else None)
 
     async def _load_ratios(self) -> LoadRatios | None:
-        return await self._prometheus.load_ratios(self._ref) if self._prometheus else None
+        if self._prometheus is None:
+            return None
+        now_s = self._monotonic()
+        if self._ratios is not None and now_s - self._ratios_s < self._ask_every_s:
+            return self._ratios.later(now_s - self._ratios_s, self._stale_after_s)
+        self._ratios, self._ratios_s = await self._prometheus.load_ratios(self._ref), now_s
+        return self._ratios
 
     async def _state(self, worker: Worker) -> Reading[WorkerState]:
         if worker.address is None or worker.phase not in {"Starting", "Ready", "Draining"}:

@@ -25,6 +25,14 @@ class LoadRatios:
     newest: Reading[float] = field(default_factory=lambda: Missing("Prometheus: no series"))
     """Age of its newest sample, seconds; or why there is none."""
 
+    def later(self, by_s: float, stale_after_s: float) -> "LoadRatios":
+        """The same as it is to be read so many seconds later."""
+        pods = {pod: _later(reading, by_s, stale_after_s) for pod, reading in self.pods.items()}
+        newest = self.newest
+        if not isinstance(newest, Missing):
+            newest = _later(type(newest)(newest.value + by_s, newest.age_s), by_s, stale_after_s)
+        return LoadRatios(pods, newest)
+
 
 class Prometheus:
     """Asks a Prometheus; samples older than `stale_after_s` are Stale. Never raises: a fault is a Missing with its reason."""
@@ -115,6 +123,14 @@ def fold(values: list[Series], times: list[Series], stale_after_s: float) -> Loa
         return LoadRatios(newest=Missing("Prometheus: no series"))
     newest_s = min(best_age_s.values())
     return LoadRatios(pods, Fresh(newest_s, newest_s) if newest_s <= stale_after_s else Stale(newest_s, newest_s))
+
+
+def _later(reading: Reading[float], by_s: float, stale_after_s: float) -> Reading[float]:
+    if isinstance(reading, Missing):
+        return reading
+    age_s = reading.age_s + by_s
+    fresh = isinstance(reading, Fresh) and age_s <= stale_after_s
+    return Fresh(reading.value, age_s) if fresh else Stale(reading.value, age_s)
 
 
 def _series(item: Mapping[str, Any]) -> Series:
