@@ -85,6 +85,7 @@ FAULTS: dict[str, tuple[Handler, str]] = {
     "a list": (answering("[]"), "the answer: Input should be a valid dictionary"),
     "NaN": (answering(json.dumps({**STATE, "started_s": float("nan")})), "NaN is not a number"),
     "infinity": (answering(json.dumps(STATE).replace("0.5", "1e999")), "load.ratio is not a finite number"),
+    "four hundred digits": (answering(json.dumps(STATE).replace("0.5", "5" * 400)), "load.ratio is out of range"),
     "a field missing": (answering(json.dumps({**STATE, "load": {}})), "load.ratio: Field required"),
     "a phase that is none": (answering(json.dumps({**STATE, "phase": "Asleep"})), "phase: Input should be "),
     "too deep": (answering("[" * 200_000), "not the JSON of a state"),

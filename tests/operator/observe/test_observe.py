@@ -81,6 +81,7 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "held": ({"memory": {"held_images": -1}}, "memory.held_images is negative (-1)"),
     "device": ({"memory": {"device_bytes": -5}}, "memory.device_bytes is negative (-5)"),
     "calm": ({"ceiling": {"calm_s": math.nan}}, "ceiling.calm_s is not a finite number"),
+    "serial": ({"ceiling": {"serial": 10**17}}, "ceiling.serial is impossible (1e+17)"),
     "NaN ratio": ({"load": {"ratio": math.nan}}, "load.ratio is not a finite number"),
     "endless ratio": ({"load": {"ratio": math.inf}}, "load.ratio is not a finite number"),
     "negative ratio": ({"load": {"ratio": -0.1}}, "load.ratio is negative (-0.1)"),

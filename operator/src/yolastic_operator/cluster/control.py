@@ -12,6 +12,7 @@ from yolastic_operator.cluster.base import WorkerError
 
 MAX_ANSWER_BYTES: Final = 1 << 20
 """A state is a few kilobytes; whatever is much larger is not one."""
+MAX_INTEGER: Final = 2**63
 
 
 class ControlClient:
@@ -100,6 +101,9 @@ def _check_finite(value: object, path: str) -> None:
     # 1e999 is valid JSON and reads as infinity; json's parse_constant does not see it.
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{path} is not a finite number")
+    # So is a whole number of four hundred digits, which no float holds: the first sum with it would fail.
+    if isinstance(value, int) and abs(value) >= MAX_INTEGER:
+        raise ValueError(f"{path} is out of range")
     if isinstance(value, dict):
         for key, item in value.items():
             _check_finite(item, f"{path}.{key}" if path else str(key))

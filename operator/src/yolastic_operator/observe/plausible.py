@@ -9,6 +9,8 @@ from yolastic_contract.state import Fit, WorkerState
 MAX_RATIO: Final = 1e6
 """A load ratio beyond this is a fault of the worker, not a load."""
 MAX_IMAGES_PER_S: Final = 1e9
+MAX_SERIAL: Final = 2.0**53
+"""Grants are numbered by milliseconds of Unix time, which is a million times smaller; what follows must still be exact as a float."""
 MAX_BATCH_S: Final = 1800.0
 """A batch that takes longer is none; microseconds of it still fit into an int32."""
 
@@ -62,6 +64,7 @@ def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
     yield "memory.held_images", memory.held_images or 0, MAX_IMAGES_PER_S
     yield "ceiling.budget_bytes", state.ceiling.budget_bytes or 0, math.inf
     yield "ceiling.calm_s", state.ceiling.calm_s, math.inf
+    yield "ceiling.serial", state.ceiling.serial or 0, MAX_SERIAL
     yield "memory.observed_peak_bytes", memory.observed_peak_bytes or 0, math.inf
     yield from _fit("memory.plan", memory.plan, math.inf)
     yield from _fit("memory.fit", memory.fit, math.inf)
