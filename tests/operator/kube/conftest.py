@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ import pytest
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from scene import Scene, scene_of
 
 from yolastic_operator import rbac
 
@@ -35,6 +37,13 @@ class ApiServer:
     operator_token: str
     operator_kubeconfig: Path
     admin_kubeconfig: Path
+    process: "Server"
+
+    def await_up(self) -> None:
+        """Until it serves, after `process.start()`."""
+        # The last thing a new API server makes; without it the operator may not even ask what there is.
+        discovery = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:discovery"
+        self.process.wait_until("the API server", lambda: self.request("GET", discovery)[0] == 200)
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> tuple[int, Any]:
         """Status and JSON of a request as admin."""
@@ -79,17 +88,38 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-@contextmanager
-def _process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+class Server:
+    """A process that can be killed and started again."""
+
+    def __init__(self, command: list[str], log: Path) -> None:
+        self._command, self._log = command, log
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as output:
+            self._process = subprocess.Popen(self._command, stdout=output, stderr=output)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def end(self) -> None:
+        self._process.terminate()
         try:
-            yield process
-        finally:
-            process.terminate()
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def wait_until(self, what: str, done: Callable[[], Any]) -> None:
+        deadline_s = time.monotonic() + START_LIMIT_S
+        while time.monotonic() < deadline_s and self._process.poll() is None:
             try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
+                if done():
+                    return
+            except OSError:
+                pass
+            time.sleep(0.1)
+        pytest.fail(f"{what} did not come up: {self._log.read_text(errors='replace')[-2000:]}")
 
 
 def _etcd(folder: Path, state: Path, clients: int, peers: int) -> list[str]:
@@ -124,18 +154,6 @@ def _kubeconfig(path: Path, url: str, token: str) -> Path:
     return path
 
 
-def _await(what: str, done: Any, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline_s = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline_s and process.poll() is None:
-        try:
-            if done():
-                return
-        except OSError:
-            pass
-        time.sleep(0.1)
-    pytest.fail(f"{what} did not come up: {log.read_text(errors='replace')[-2000:]}")
-
-
 def _grant_rights(server: ApiServer) -> None:
     """The operator's role, as the chart renders it, for the user `operator`."""
     group = "rbac.authorization.k8s.io"
@@ -152,7 +170,7 @@ def _grant_rights(server: ApiServer) -> None:
     server.apply(f"/apis/{group}/v1/clusterrolebindings/operator", binding)
 
 
-def _install_crds(server: ApiServer, process: subprocess.Popen[bytes], log: Path) -> None:
+def _install_crds(server: ApiServer) -> None:
     for path in sorted((ROOT / "crds").glob("*.yaml")):
         definition = yaml.safe_load(path.read_text())
         crd = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}"
@@ -163,7 +181,7 @@ def _install_crds(server: ApiServer, process: subprocess.Popen[bytes], log: Path
         names = {item["name"] for item in answer["resources"]} if status == 200 else set()
         return {"yoloinferences/status", "yoloinferences/scale", "yoloruntimes"} <= names
 
-    _await("the custom resources", served, process, log)
+    server.process.wait_until("the custom resources", served)
 
 
 @pytest.fixture(scope="session")
@@ -178,15 +196,13 @@ def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     subprocess.run(["openssl", "genrsa", "-out", str(state / "sa.key"), "2048"], check=True, capture_output=True)
     url = f"https://127.0.0.1:{port}"
     configs = _kubeconfig(state / "operator.yaml", url, operator), _kubeconfig(state / "admin.yaml", url, admin)
-    server = ApiServer(url, admin, operator, *configs)
     with ExitStack() as stack:
-        stack.enter_context(_process(_etcd(folder, state, clients, peers), state / "etcd.log"))
-        log = state / "apiserver.log"
-        process = stack.enter_context(_process(_api_server(folder, state, port, clients), log))
-        # The last thing a new API server makes; without it the operator may not even ask what there is.
-        discovery = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:discovery"
-        _await("the API server", lambda: server.request("GET", discovery)[0] == 200, process, log)
-        _install_crds(server, process, log)
+        stack.callback(Server(_etcd(folder, state, clients, peers), state / "etcd.log").end)
+        process = Server(_api_server(folder, state, port, clients), state / "apiserver.log")
+        stack.callback(process.end)
+        server = ApiServer(url, admin, operator, *configs, process)
+        server.await_up()
+        _install_crds(server)
         _grant_rights(server)
         yield server
 
@@ -198,3 +214,9 @@ def namespace(api_server: ApiServer) -> Iterator[str]:
     api_server.apply(f"/api/v1/namespaces/{name}", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
     api_server.request("DELETE", f"/apis/yolastic.dev/v1alpha1/namespaces/{name}/yoloinferences")
+
+
+@pytest.fixture
+def scene(api_server: Any, namespace: str, tmp_path: Path) -> Iterator[Scene]:
+    with scene_of(api_server, namespace, tmp_path) as found:
+        yield found

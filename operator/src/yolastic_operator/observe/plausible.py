@@ -10,7 +10,7 @@ MAX_RATIO: Final = 1e6
 """A load ratio beyond this is a fault of the worker, not a load."""
 MAX_IMAGES_PER_S: Final = 1e9
 MAX_SERIAL: Final = 2.0**53
-"""Grants are numbered by milliseconds of Unix time, which is a million times smaller; what follows must still be exact as a float."""
+"""Grants are numbered by milliseconds of Unix time, thousands of times fewer; beyond this JSON's numbers are not exact."""
 MAX_BATCH_S: Final = 1800.0
 """A batch that takes longer is none; microseconds of it still fit into an int32."""
 
