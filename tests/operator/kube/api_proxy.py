@@ -1,6 +1,7 @@
 """Between the operator and the API server: answers with faults, delays, cuts and freezes watches, tells of every request."""
 
 import asyncio
+import contextlib
 import json
 import re
 import threading
@@ -126,8 +127,9 @@ class Proxy:
         lines: asyncio.Queue[bytes | None] = asyncio.Queue()
 
         async def read() -> None:
-            async for part in answer.content.iter_any():
-                lines.put_nowait(part)
+            with contextlib.suppress(aiohttp.ClientError, OSError):  # the server is gone: the connection ends here, too
+                async for part in answer.content.iter_any():
+                    lines.put_nowait(part)
             lines.put_nowait(None)
 
         self._watches.add(lines)
