@@ -127,6 +127,22 @@ def test_who_was_ordered_away_is_not_taken_off_the_size_again() -> None:
         assert (step.drain, step.order) == ((), None)
 
 
+def test_who_was_silent_whenever_it_was_asked_to_drain_gets_its_time_once_it_is_heard_again() -> None:
+    def step(observation: Observation, leaving: Any, deaf: Any, now_s: float) -> shrink.SizeStep:
+        return shrink.plan(
+            observation, desired=1, victims=("w2",), leaving=leaving, seen={}, deaf=deaf, now_s=now_s, timeout_s=30.0
+        )
+
+    asked = step(seen(2, SERVING, SILENT), {}, (), 0.0)
+    assert (asked.drain, asked.order, asked.deaf) == (("w2",), None, {"w2"})
+    heard = step(seen(2, SERVING, BUSY), asked.leaving, asked.deaf, 100.0)
+    assert (heard.drain, heard.order, heard.deaf) == (("w2",), None, frozenset())
+    late = step(seen(2, SERVING, BUSY), heard.leaving, heard.deaf, 130.0)
+    assert (late.order, late.victims) == (1, ("w2",)), "it is told and does not drain: the cluster's signal makes it"
+    gone = step(seen(2, SERVING, SILENT), asked.leaving, asked.deaf, 30.0)
+    assert (gone.order, gone.victims) == (1, ("w2",)), "nor is silence waited for without end"
+
+
 @pytest.mark.parametrize(("replicas", "kept_s"), [(2, 10), (1, 120), (None, 120)])
 def test_how_long_who_was_ordered_away_counts_as_gone(replicas: int | None, kept_s: float) -> None:
     observation = seen(replicas, SERVING, DRAINING, view("w3", Missing("gone"), "Terminating", ready=False))

@@ -4,6 +4,7 @@ all of it comes to rest when it is over.
 
 import asyncio
 import math
+import selectors
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ from yolastic_operator.policy.conditions import TYPES
 REF = Ref("plant", "weld", "uid-1")
 CAPACITY_PER_S = 32 / 0.052
 """Images/s of a worker of the fake at a ceiling of 32."""
-PHASES = [Phase.generate]
+PHASES = [Phase.generate, Phase.shrink]
 VERBS = ["runtime", "ensure", "fleet", "scale", "state", "grant", "drain", "rebalance", "write_status", "post_event", "url"]
 WORKER_VERBS = {"state", "grant", "drain", "rebalance"}
 PERCENT = 40
@@ -44,6 +45,24 @@ LIES = {
     ),
     "queue below zero": _with("load", queue_images=-5),
 }
+
+
+class Instant(selectors.DefaultSelector):
+    """Waits no time for what is due later: the loop's clock is set to it, so that no time-out depends on how busy the host is."""
+
+    now_s = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "a turn waits for what never comes"
+        self.now_s += max(timeout, 0.0)
+        return super().select(0)
+
+
+def instant_loop() -> asyncio.AbstractEventLoop:
+    selector = Instant()
+    loop = asyncio.SelectorEventLoop(selector)
+    loop.time = lambda: selector.now_s  # type: ignore[method-assign]
+    return loop
 
 
 class Scrapes(Prometheus):
@@ -75,11 +94,19 @@ class Watched(FakeCluster):
         super().__init__(lambda: stage.now_s)
         self.stage = stage
         self.cut_off: list[str] = []
+        self.early: set[str] = set()
+        """Ordered away before they served."""
 
     async def scale(self, ref: Ref, replicas: int, victims: Any) -> None:
-        # A worker of an older revision goes with its rollout, not with the order.
+        # A worker of an older revision goes with its rollout, not with the order, and while a rollout has one too many the
+        # cluster chooses. One that could not be told to drain goes when its time is over, and one that was ordered away before
+        # it served may have come up since: the signal with which a cluster ends it makes it drain.
         revision = self.workload.revision if self.workload else ""
-        before = {name for name, fake in self.workers.items() if self._ready(fake) and fake.revision == revision}
+        deaf = {name for name, fake in self.workers.items() if fake.broken or fake.hangs or "drain" in self.faults}
+        serving = {name for name, fake in self.workers.items() if self._ready(fake)}
+        self.early |= set(victims) - serving
+        surges = len(self.workers) > (self.replicas or 0)
+        before = set() if surges else {name for name in serving if self.workers[name].revision == revision} - deaf - self.early
         await super().scale(ref, replicas, victims)
         self.cut_off += sorted(before - self.workers.keys())
 
@@ -105,7 +132,7 @@ class Stage:
         self.size: dict[str, Any] = {}
         self.fields: dict[str, Any] = {}
         self.autoscaled()
-        self.runner = asyncio.Runner()
+        self.runner = asyncio.Runner(loop_factory=instant_loop)
         self.restart()
 
     @property

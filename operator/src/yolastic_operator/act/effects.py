@@ -42,6 +42,7 @@ class Effects:
         self._leaving: Mapping[str, float] = {}
         self._unbidden: Mapping[str, float] = {}
         self._dismissed: Mapping[str, float] = {}
+        self._deaf: frozenset[str] = frozenset()
         self._ready: frozenset[str] | None = None
         self._again_s: float | None = None
         """When to rebalance once more."""
@@ -74,12 +75,13 @@ class Effects:
             leaving=self._leaving,
             seen=self._unbidden,
             dismissed=self._dismissed,
+            deaf=self._deaf,
             now_s=now_s,
             timeout_s=drain_timeout_s,
         )
         ordered = observation.fleet.replicas or 0
         begun = decision.replicas.desired < ordered and any(name not in self._leaving for name in step.leaving)
-        self._leaving = step.leaving
+        self._leaving, self._deaf = step.leaving, step.deaf
         workers = {worker.name: worker for worker in observation.fleet.workers}
         await asyncio.gather(
             *(self._ask(workers[name], "drain", self._cluster.drain(self._ref, workers[name])) for name in step.drain)

@@ -34,6 +34,8 @@ class SizeStep:
     """Workers on their way out, with the time they were first asked or seen to drain: hand it to the next turn."""
     waiting: tuple[str, ...] = ()
     """Of these, workers that still have images in flight."""
+    deaf: frozenset[str] = frozenset()
+    """Of these, workers that were silent whenever they were asked: hand it to the next turn."""
 
 
 def plan(
@@ -44,6 +46,7 @@ def plan(
     leaving: Mapping[str, float],
     seen: Mapping[str, float],
     dismissed: Collection[str] = (),
+    deaf: Collection[str] = (),
     now_s: float,
     timeout_s: float,
 ) -> SizeStep:
@@ -56,6 +59,7 @@ def plan(
         leaving: `SizeStep.leaving` of the turn before.
         seen: unbidden drains by name, with the time they were first seen (`unbidden`).
         dismissed: workers that the ordered size has been lowered by already, whether or not the cluster has acted on it.
+        deaf: `SizeStep.deaf` of the turn before; when such a worker is heard again, its time to drain begins.
         now_s: the time, seconds, on the clock of `leaving` and `seen`.
         timeout_s: the longest a drain may take.
     """
@@ -77,7 +81,7 @@ def plan(
         return SizeStep(order=desired)
     given_up = min(unmade, max(supply - desired, 0))
     chosen = [name for name in victims if name in views and name not in going][: max(supply - desired - given_up, 0)]
-    going |= dict.fromkeys(chosen, now_s)
+    going |= dict.fromkeys([*chosen, *(name for name in going if name in deaf and _undrained(views[name]))], now_s)
     gone = tuple(
         name
         for name, since_s in going.items()
@@ -89,6 +93,7 @@ def plan(
         victims=gone,
         leaving=going,
         waiting=tuple(name for name in going if name not in gone),
+        deaf=frozenset(name for name in going if (name in deaf or name in chosen) and not isinstance(views[name].state, Fresh)),
     )
 
 
