@@ -8,13 +8,16 @@ ROOT=$(realpath "$HERE/../..")
 PYTHON=$ROOT/.venv/bin/python
 
 PYTEST=
+clear_away() {
+  kill -KILL -- "-$PYTEST" 2>/dev/null || true   # what it had started and left
+  "$HERE/node/down.sh" "$PYTEST"
+}
 take_down() {
   trap - EXIT HUP INT TERM
   if [ -n "$PYTEST" ]; then
     # Nothing to end is the usual case and no error: the exit status is that of the tests.
     { kill "$PYTEST" && wait "$PYTEST"; } 2>/dev/null || true
-    kill -KILL -- "-$PYTEST" 2>/dev/null || true   # what it had started and left
-    "$HERE/node/down.sh" "$PYTEST"
+    clear_away
   fi
 }
 trap take_down EXIT
@@ -22,12 +25,24 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+run() {
+  local status=0
+  # In the background, because a shell heeds its traps only between commands; in a process group of its own, to be ended as one.
+  setsid "$PYTHON" -m pytest -m cluster --durations=10 "$@" &
+  PYTEST=$!
+  wait "$PYTEST" || status=$?
+  clear_away
+  PYTEST=
+  return $status
+}
+
 cd "$ROOT"
-# In the background, because a shell heeds its traps only between commands; in a process group of its own, to be ended as one.
-# The operator's tests against an API server alone need what the node's tests have built by then.
-[ $# -gt 0 ] || set -- tests/cluster tests/operator/kube
-setsid "$PYTHON" -m pytest -m cluster --durations=10 "$@" &
-PYTEST=$!
 status=0
-wait "$PYTEST" || status=$?
+if [ $# -gt 0 ]; then
+  run "$@" || status=$?
+else
+  run tests/cluster || status=$?
+  # The operator's tests need an API server alone, of what the node's tests have built by then. They mostly wait: two at a time.
+  run tests/operator/kube -n 2 --dist loadfile || status=$?
+fi
 exit $status
