@@ -79,7 +79,7 @@ class Run:
         figure = "real YOLO11n, 8 clients, share of a bare session loop"
         if model is None:
             return [Row(figure, ">= 0.92", "YOLO11n could not be built: the export extra is needed", False, "")]
-        return real_model(model, 5 * self.seconds, self.repeats)
+        return real_model(model, 6 * self.seconds, self.repeats)
 
     def cpu(self) -> list[Row]:
         """CPU time of a request."""
