@@ -43,6 +43,6 @@ if [ $# -gt 0 ]; then
 else
   run tests/cluster || status=$?
   # The operator's tests need an API server alone, of what the node's tests have built by then. They mostly wait: two at a time.
-  run tests/operator/kube -n 2 --dist loadfile || status=$?
+  run tests/operator/kube -n 2 || status=$?
 fi
 exit $status
