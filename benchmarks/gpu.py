@@ -67,7 +67,10 @@ def share(errors: list[float]) -> str:
 def memory_rows(models: list[Path], device: str, largest: int, repeats: int) -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """(memory table, time table, the raw answers) of the default way."""
     buckets = [str(2**power) for power in range(largest.bit_length())]
-    memory = ["| model | planned, off by | fit, off by | fixed | an image | largest batch |", "|---|---|---|---|---|---|"]
+    memory = [
+        "| model | planned, off by (reach: 10 %) | fit, off by (reach: 5 %) | fixed | an image | largest batch |",
+        "|---|---|---|---|---|---|",
+    ]
     names = " | ".join(f"t({images}) ms" for images in buckets)
     times, raw = [f"| model | {names} | a ms | c ms |", "|---" * (len(buckets) + 3) + "|"], []
     for model in models:

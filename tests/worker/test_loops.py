@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import json
 import socket
 import time
 from collections.abc import Iterator
@@ -115,6 +116,14 @@ def test_a_failing_handler_costs_one_answer(listener: socket.socket, monkeypatch
     try:
         port = listener.getsockname()[1]
         assert [_status(port, path) for path in ("/state", "/livez", "/state", "/readyz")] == [500, 200, 500, 503]
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/state")
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        connection.close()
+        assert json.loads(body)["error"] == {
+            "code": "internal", "message": "an internal error; it is in the worker's log", "id": answer.getheader("x-request-id")
+        }  # fmt: skip
         start_s = time.monotonic()
     finally:
         thread.stop()

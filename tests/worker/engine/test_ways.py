@@ -77,6 +77,16 @@ def test_the_ways_are_taken() -> None:
     assert inputs[1].shape == [2, 320, 320, 3]
 
 
+def test_sessions_for_one_batch_size_are_given_up_when_memory_is_to_be_given_back() -> None:
+    """Each has an arena of its own, which a recorded graph needs as it is."""
+    engine = _engine(SHAPES, pixel_input=True, bound=True, fixed_up_to=2)
+    images = probe_images(engine.info.height, engine.info.width)[:2]
+    before = engine.run(images).copy()
+    engine.shrink()
+    assert not engine._fixed
+    assert np.allclose(engine.run(images), before, atol=1e-3)
+
+
 def test_a_session_for_one_batch_size_has_fewer_nodes(tmp_path: Path) -> None:
     """What would run on the host between kernels, and could not be in a CUDA graph, is gone."""
     onnx = pytest.importorskip("onnx")

@@ -1,7 +1,8 @@
 """What a runtime's error text means: out of memory, a lost device, something that passes, or none of these.
 
-ONNX Runtime has no exception types for them (microsoft/onnxruntime#16307), only texts. The real ones this was written from, each
-with the class it must have, are in tests/worker/engine/corpus.
+ONNX Runtime has no exception types for them (microsoft/onnxruntime#16307), only texts. Those this was written from, each with
+the class it must have, are in tests/worker/engine/corpus. A file there says where its text is from: recorded from a run or an
+issue, or put together from the format string in ONNX Runtime's source and CUDA's name of the error, where no record was found.
 """
 
 import re

@@ -56,7 +56,8 @@ class OnnxOptions:
     """Keep input and output of each batch size on the device. None: on a device."""
     fixed_up_to: int = 0
     """Batch sizes up to this have a session of their own with constant shapes, on CUDA as a CUDA graph: for the launch cost of
-    small batches. They share their weights, but not an arena: a recorded graph writes where it wrote when it was recorded."""
+    small batches. They share their weights, but not an arena: a recorded graph writes where it wrote when it was recorded. So the
+    bound of the arena holds for each, and they are given up when memory must be given back."""
     planned: bool = False
     """Plan the memory from the file, in a process beside the loading."""
 
@@ -277,6 +278,10 @@ class OnnxRuntimeEngine:
 
     def shrink(self) -> None:
         """As `Engine.shrink`: the arena gives whole free regions back after a run of one image."""
+        if self._fixed:
+            logger.info("sessions for batches of %s are given up with their memory", ", ".join(map(str, self._fixed)))
+            self._fixed.clear()
+            self._shared.clear()
         self._feed = self._new_feed()
         try:
             self._runner.shrink(self._feed.fill([], 1), self._options.device)
