@@ -3,24 +3,23 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scene import eventually, free_port
 
 from yolastic_cli.__main__ import main
 
 pytestmark = pytest.mark.cluster
 
 API = "/apis/yolastic.dev/v1alpha1"
-LIMIT_S = 20
 MERGE = "application/merge-patch+json"
 SPEC: dict[str, Any] = {"model": {"uri": "http://models.invalid/m.onnx", "sha256": "0" * 64}}
 
@@ -66,21 +65,6 @@ class Running:
         metadata = {"name": name, "labels": template["metadata"]["labels"]}
         self.server.apply(path, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
         self.server.merge(f"{path}/status", {"status": status})
-
-
-def eventually(what: str, check: Callable[[], Any]) -> Any:
-    deadline_s = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline_s:
-        found = check()
-        if found:
-            return found
-        time.sleep(0.05)
-    return pytest.fail(f"not within {LIMIT_S} s: {what}")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def start(kubeconfig: Path, log: Path, **variables: str) -> subprocess.Popen[bytes]:
