@@ -188,7 +188,7 @@ class PolicyState:
     demand: tuple[DemandSample, ...] = ()
     """At most an hour, thinned to one a minute."""
     intervals: tuple[DemandInterval, ...] = ()
-    """The last half minute, as the looks cut it, oldest first."""
+    """The last two minutes, as the looks cut them, oldest first."""
     totals: tuple[WorkerTotal, ...] = ()
     """Of the workers that were there lately."""
     counted_s: float | None = None

@@ -1,4 +1,4 @@
-"""Demand as it will be when a worker that is ordered now is ready: the trend of the last half minute, where there is one.
+"""Demand as it will be when a worker that is ordered now is ready: the trend of the last half minute or two, where there is one.
 
 Demand is counted between looks from the workers' own totals, so it has no window's delay and stays right while workers come and
 go. Three things are told apart:
@@ -6,6 +6,9 @@ go. Three things are told apart:
     noise   a change within three standard errors of a Poisson count: no forecast
     step    the last interval alone is higher: that is the demand now, and it is not carried any further
     trend   a rise along a line: carried forward by the time a worker needs to become ready, to at most three times the demand
+
+A line is looked for twice: over half a minute, where a steep rise shows soonest, and over two minutes, where a rise too slow to
+stand out from the noise of half a minute does. Without the second a slow rise met workers only once they were too busy.
 """
 
 import math
@@ -18,8 +21,8 @@ from yolastic_contract.state import WorkerState
 from yolastic_operator.model import DemandInterval, Fresh, Observation, PolicyState, WorkerTotal
 from yolastic_operator.policy.workers import is_serving
 
-WINDOW_S: Final = 30.0
-"""How far back the trend looks."""
+WINDOWS_S: Final = (30.0, 120.0)
+"""How far back a trend is looked for, shortest first."""
 SHORTEST_S: Final = 4.0
 """Looks closer together make one interval."""
 LOAD_WINDOW_S: Final = 15.0
@@ -27,9 +30,11 @@ LOAD_WINDOW_S: Final = 15.0
 CERTAIN: Final = 3.0
 """Standard errors of a Poisson count beyond which a change is no noise."""
 STRAIGHT: Final = 4.0
-"""A line explains the counts when they scatter about it with at most so many times a Poisson count's variance."""
+"""A line explains the counts when they scatter about it as Poisson counts do, within so many standard errors of a variance."""
 STEEP: Final = 6.0
-"""Where they scatter more, the slope must be so many of its own standard errors: no step, however it falls, looks like that."""
+"""Where they scatter more, the slope must be so many of its own standard errors,"""
+EXPLAINED: Final = 0.85
+"""and the line explain so much of their variance: no step, however it falls, comes to both."""
 FEWEST: Final = 4
 """Intervals that a trend needs."""
 MOST: Final = 3.0
@@ -69,7 +74,7 @@ def remember(state: PolicyState, observation: Observation, now_s: float) -> Poli
     came = sum(_came(one, known.get(one.worker_id)) for one in told)
     totals = {total.worker_id: total for total in state.totals if now_s - total.seen_s <= _KEPT_S}
     totals |= {one.worker_id: WorkerTotal(one.worker_id, one.load.demand_images or 0, now_s) for one in told}
-    intervals = tuple(past for past in state.intervals if past.start_s >= now_s - WINDOW_S - SHORTEST_S)
+    intervals = tuple(past for past in state.intervals if past.start_s >= now_s - WINDOWS_S[-1] - SHORTEST_S)
     if state.counted_s is not None:
         intervals = (*intervals, DemandInterval(state.counted_s, now_s, came))
     return replace(state, intervals=intervals, totals=tuple(totals.values()), counted_s=now_s)
@@ -77,14 +82,15 @@ def remember(state: PolicyState, observation: Observation, now_s: float) -> Poli
 
 def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -> Forecast | None:
     """What to be ready for; None when the demand does not rise beyond its noise."""
-    recent = [one for one in intervals if one.start_s >= now_s - WINDOW_S - SHORTEST_S]
-    if len(recent) < 2 or recent[-1].end_s < now_s - WINDOW_S:
+    recent = _within(intervals, WINDOWS_S[0], now_s)
+    if len(recent) < 2 or recent[-1].end_s < now_s - WINDOWS_S[0]:
         return None
     latest_per_s = recent[-1].per_s
     found = []
-    ahead_per_s = _along_the_line(recent, lead_s, now_s)
-    if ahead_per_s is not None and ahead_per_s > latest_per_s:
-        found.append(Forecast(min(ahead_per_s, MOST * latest_per_s), latest_per_s, lead_s))
+    for window_s in WINDOWS_S:
+        ahead_per_s = _along_the_line(_within(intervals, window_s, now_s), lead_s, now_s)
+        if ahead_per_s is not None and ahead_per_s > latest_per_s:
+            found.append(Forecast(min(ahead_per_s, MOST * latest_per_s), latest_per_s, lead_s))
     if _is_step(recent):
         found.append(Forecast(latest_per_s, latest_per_s, 0.0))
     return max(found, key=lambda one: one.images_per_s, default=None)
@@ -136,6 +142,10 @@ def _came(state: WorkerState, before: int | None) -> int:
     return min(total, math.ceil((state.load.arrived_per_s + state.load.refused_per_s) * LOAD_WINDOW_S))
 
 
+def _within(intervals: Sequence[DemandInterval], window_s: float, now_s: float) -> list[DemandInterval]:
+    return [one for one in intervals if one.start_s >= now_s - window_s - SHORTEST_S]
+
+
 def _is_step(recent: Sequence[DemandInterval]) -> bool:
     """The last interval is beyond the noise of those before it."""
     *before, last = recent
@@ -163,6 +173,8 @@ def _along_the_line(recent: Sequence[DemandInterval], lead_s: float, now_s: floa
         return None
     off = [one.per_s - mean_per_s - slope * (at_s - mean_s) for at_s, one in zip(middles_s, recent, strict=True)]
     scatter = sum(value * value for value in off) / (len(recent) - 2)
-    if scatter > STRAIGHT * noise and slope <= STEEP * math.sqrt(scatter / spread):
-        return None
+    if scatter > noise * (1 + STRAIGHT * math.sqrt(2 / (len(recent) - 2))):
+        unexplained = scatter * (len(recent) - 2)
+        if slope <= STEEP * math.sqrt(scatter / spread) or slope**2 * spread * (1 - EXPLAINED) <= unexplained * EXPLAINED:
+            return None
     return mean_per_s + slope * (now_s + lead_s - mean_s)
