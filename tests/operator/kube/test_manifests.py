@@ -160,6 +160,31 @@ def test_credentials_reach_the_fetcher_alone() -> None:
     assert "model-store" not in str(pod["containers"])
 
 
+LOST = [
+    {"key": f"node.kubernetes.io/{state}", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30}
+    for state in ("not-ready", "unreachable")
+]
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ([], LOST),
+        ([{"key": "nvidia.com/gpu", "operator": "Exists"}], LOST),
+        ([{"operator": "Exists", "effect": "NoSchedule"}], LOST),
+        ([{"operator": "Exists"}], []),
+        ([{"key": "node.kubernetes.io/unreachable", "operator": "Exists", "tolerationSeconds": 600}], LOST[:1]),
+        ([{"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}], LOST[1:]),
+    ],
+)
+def test_a_lost_node_keeps_a_worker_for_half_a_minute_unless_the_runtime_says_how_long(
+    given: list[dict[str, Any]], added: list[dict[str, Any]]
+) -> None:
+    spec = {"model": {"uri": "https://models.example/m.onnx", "sha256": SHA256}}
+    deployment = manifests.deployment(build(spec, {"image": "worker:1", "tolerations": given}), Surroundings())
+    assert deployment["spec"]["template"]["spec"]["tolerations"] == given + added
+
+
 def test_only_the_worker_asks_for_the_device() -> None:
     pod = pod_of("cuda-everything")
     assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"

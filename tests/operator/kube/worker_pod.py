@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import signal
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ class WorkerPod:
         """Called with each request to the control port before the worker sees it."""
         self.after: Told = lambda method, path: None
         """The same when the worker has answered and the operator does not know yet."""
-        self._port = free_port()
+        self._server, self._name, self._port = scene.server, name, free_port()
         self._door = self._open_door(address)
         secret = f"/api/v1/namespaces/{scene.namespace}/secrets/{names.control_secret_name('weld')}"
         token = folder / f"{name}.token"
@@ -41,7 +42,7 @@ class WorkerPod:
         with (folder / f"{name}.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         eventually("the worker is ready", lambda: self._ask("GET", "/readyz", None, {})[0] == 200)
-        path = scene.pod(name)
+        self.path = path = scene.pod(name)
         running = {"name": "worker", "state": {"running": {}}, "ready": True, "restartCount": 0, "image": "w", "imageID": ""}
         status = {
             "phase": "Running",
@@ -56,6 +57,15 @@ class WorkerPod:
     def state(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self._ask("GET", "/state", None, {})[1])
         return found
+
+    def lose(self) -> None:
+        """Its node is out of reach: as the node's controller has it, with a worker that answers nobody."""
+        self._process.send_signal(signal.SIGSTOP)
+        target = {"apiVersion": "v1", "kind": "Node", "name": "lost"}
+        binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self._name}, "target": target}
+        status, answer = self._server.request("POST", f"{self.path}/binding", binding)
+        assert status == 201, answer
+        self._server.merge(f"{self.path}/status", {"status": {"conditions": [{"type": "Ready", "status": "False"}]}})
 
     def end(self) -> None:
         self._process.kill()
@@ -95,7 +105,11 @@ class WorkerPod:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
 
-        door = ThreadingHTTPServer((address, names.CONTROL_PORT), Door)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """Who asked has hung up, as the operator does with a worker that takes its time."""
+
+        door = Server((address, names.CONTROL_PORT), Door)
         door.daemon_threads = True
         threading.Thread(target=door.serve_forever, daemon=True).start()
         return door

@@ -1,10 +1,12 @@
 """The pod of a worker as a plain dict; it meets the Pod Security Standard `restricted`. Pure."""
 
 import posixpath
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from yolastic_contract import names
+from yolastic_contract.runtime import Toleration
 from yolastic_operator.act.arguments import worker_arguments
 from yolastic_operator.model import Workload
 
@@ -21,6 +23,8 @@ MODEL_SIZE_LIMIT: Final = "4Gi"
 SCRATCH_SIZE_LIMIT: Final = "1Gi"
 STARTUP_LIMIT_S: Final = 1800
 """The longest a worker may take from its start to Ready: a download is before it, loading and warm-up are in it."""
+LOST_NODE_S: Final = 30
+"""How long a node may be lost, once Kubernetes has noticed (40 to 50 s), before its workers are replaced."""
 
 
 def pod_template(workload: Workload, propagation_delay_s: int, grace_period_s: int) -> Manifest:
@@ -79,7 +83,7 @@ def _pod_spec(workload: Workload, propagation_delay_s: int, grace_period_s: int)
         "containers": [_worker(workload, claim, propagation_delay_s)],
         "volumes": [_model_volume(claim), *_own_volumes(workload)],
         "nodeSelector": dict(runtime.node_selector),
-        "tolerations": [item.model_dump(mode="json", by_alias=True, exclude_none=True) for item in runtime.tolerations],
+        "tolerations": [*(_plain(item) for item in runtime.tolerations), *_lost_node(runtime.tolerations)],
         "affinity": dict(runtime.affinity),
         "runtimeClassName": runtime.runtime_class_name,
         "priorityClassName": runtime.priority_class_name,
@@ -87,6 +91,22 @@ def _pod_spec(workload: Workload, propagation_delay_s: int, grace_period_s: int)
     if claim is None:
         spec["initContainers"] = [_fetch(workload)]
     return {key: value for key, value in spec.items() if value not in (None, {}, [])}
+
+
+def _lost_node(given: Sequence[Toleration]) -> list[Manifest]:
+    """How long a worker's place is kept on a node that is lost, unless the runtime says it of that taint itself.
+
+    Kubernetes keeps it for 300 s, for pods that hold something. A worker holds nothing, and a new one serves within a start.
+    """
+    return [
+        {"key": taint, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": LOST_NODE_S}
+        for taint in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+        if not any((item.key or taint) == taint and item.effect in {None, "NoExecute"} for item in given)
+    ]
+
+
+def _plain(toleration: Toleration) -> Manifest:
+    return toleration.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _worker(workload: Workload, claim: tuple[str, str] | None, propagation_delay_s: int) -> Manifest:
