@@ -23,12 +23,14 @@ from yolastic_operator.policy.workers import is_serving
 
 WINDOWS_S: Final = (30.0, 120.0)
 """How far back a trend is looked for, shortest first."""
+CERTAIN_RISE: Final = (3.0, 4.0)
+"""Standard errors beyond which a slope is no noise, by window: in the long one a true rise stands out far, and noise is to stay rare."""
 SHORTEST_S: Final = 4.0
 """Looks closer together make one interval."""
 LOAD_WINDOW_S: Final = 15.0
 """The window of a worker's own rates: bounds what a worker seen for the first time can have been sent lately."""
 CERTAIN: Final = 3.0
-"""Standard errors of a Poisson count beyond which a change is no noise."""
+"""Standard errors of a Poisson count beyond which a step is no noise."""
 STRAIGHT: Final = 4.0
 """A line explains the counts when they scatter about it as Poisson counts do, within so many standard errors of a variance."""
 STEEP: Final = 6.0
@@ -87,8 +89,8 @@ def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -
         return None
     latest_per_s = recent[-1].per_s
     found = []
-    for window_s in WINDOWS_S:
-        ahead_per_s = _along_the_line(_within(intervals, window_s, now_s), lead_s, now_s)
+    for window_s, certain in zip(WINDOWS_S, CERTAIN_RISE, strict=True):
+        ahead_per_s = _along_the_line(_within(intervals, window_s, now_s), certain, lead_s, now_s)
         if ahead_per_s is not None and ahead_per_s > latest_per_s:
             found.append(Forecast(min(ahead_per_s, MOST * latest_per_s), latest_per_s, lead_s))
     if _is_step(recent):
@@ -159,7 +161,7 @@ def _is_step(recent: Sequence[DemandInterval]) -> bool:
     return last.per_s - before_images / before_s > CERTAIN * error_per_s
 
 
-def _along_the_line(recent: Sequence[DemandInterval], lead_s: float, now_s: float) -> float | None:
+def _along_the_line(recent: Sequence[DemandInterval], certain: float, lead_s: float, now_s: float) -> float | None:
     """The least-squares line through the rates, carried forward; None when it does not rise, or is none."""
     if len(recent) < FEWEST:
         return None
@@ -169,7 +171,7 @@ def _along_the_line(recent: Sequence[DemandInterval], lead_s: float, now_s: floa
     spread = sum((at_s - mean_s) ** 2 for at_s in middles_s)
     slope = sum((at_s - mean_s) * one.per_s for at_s, one in zip(middles_s, recent, strict=True)) / spread
     noise = sum(max(one.images, 1) / one.seconds**2 for one in recent) / len(recent)
-    if slope <= CERTAIN * math.sqrt(noise / spread):
+    if slope <= certain * math.sqrt(noise / spread):
         return None
     off = [one.per_s - mean_per_s - slope * (at_s - mean_s) for at_s, one in zip(middles_s, recent, strict=True)]
     scatter = sum(value * value for value in off) / (len(recent) - 2)
