@@ -24,7 +24,7 @@ from yolastic_operator.policy.workers import is_serving
 WINDOWS_S: Final = (30.0, 120.0)
 """How far back a trend is looked for, shortest first."""
 CERTAIN_RISE: Final = (3.0, 4.0)
-"""Standard errors beyond which a slope is no noise, by window: in the long one a true rise stands out far, and noise is to stay rare."""
+"""Standard errors beyond which a slope is no noise, by window: over two minutes a true rise stands out far."""
 SHORTEST_S: Final = 4.0
 """Looks closer together make one interval."""
 LOAD_WINDOW_S: Final = 15.0
