@@ -74,6 +74,15 @@ def test_a_step_longer_ago_than_half_a_minute_stays_one(first, times, since):
     assert carried <= 2
 
 
+@pytest.mark.parametrize(("first", "last", "over"), [(100, 200, 12), (20, 240, 24), (100, 300, 6), (60, 180, 24)])
+def test_a_rise_that_has_ended_is_not_carried_on_for_two_minutes(first, last, over):
+    """Half a minute after its end, and for as long as the long window still sees it."""
+    generator, rise = random.Random(9), [first + (last - first) * i / over for i in range(over)]
+    for since in range(9, 24, 3):
+        found = [forecast(poisson(generator, [*rise, *[last] * since])[-25:], 45, (over + since) * 5.0) for _ in range(20)]
+        assert sum(one is not None and one.images_per_s > 1.2 * last for one in found) <= 4
+
+
 @pytest.mark.parametrize("first", [0, 100, 500])
 @pytest.mark.parametrize("partial", [0.0, 0.3, 0.5, 0.8])
 @pytest.mark.parametrize("since", range(1, 7))

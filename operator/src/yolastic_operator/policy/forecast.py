@@ -21,10 +21,6 @@ from yolastic_contract.state import WorkerState
 from yolastic_operator.model import DemandInterval, Fresh, Observation, PolicyState, WorkerTotal
 from yolastic_operator.policy.workers import is_serving
 
-WINDOWS_S: Final = (30.0, 120.0)
-"""How far back a trend is looked for, shortest first."""
-CERTAIN_RISE: Final = (3.0, 4.0)
-"""Standard errors beyond which a slope is no noise, by window: over two minutes a true rise stands out far."""
 SHORTEST_S: Final = 4.0
 """Looks closer together make one interval."""
 LOAD_WINDOW_S: Final = 15.0
@@ -33,10 +29,6 @@ CERTAIN: Final = 3.0
 """Standard errors of a Poisson count beyond which a step is no noise."""
 STRAIGHT: Final = 4.0
 """A line explains the counts when they scatter about it as Poisson counts do, within so many standard errors of a variance."""
-STEEP: Final = 6.0
-"""Where they scatter more, the slope must be so many of its own standard errors,"""
-EXPLAINED: Final = 0.85
-"""and the line explain so much of their variance: no step, however it falls, comes to both."""
 FEWEST: Final = 4
 """Intervals that a trend needs."""
 MOST: Final = 3.0
@@ -47,6 +39,25 @@ LONGEST_LEAD_S: Final = 300.0
 BETWEEN_TURNS_S: Final = 5.0
 """A rise is seen by the next turn: that late is the order."""
 _KEPT_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How far back a line is looked for, and what makes one."""
+
+    seconds: float
+    certain: float
+    """Standard errors of Poisson counts beyond which a slope is no noise."""
+    steep: float
+    """Where counts scatter about the line by more than noise, the slope must be so many of its own standard errors."""
+
+
+WINDOWS: Final = (
+    # No step, however it falls within so few looks, is six standard errors steep.
+    Window(30.0, certain=3.0, steep=6.0),
+    # For what hides in noise: a bend that can be seen, as where a rise has ended, is no line.
+    Window(120.0, certain=4.0, steep=math.inf),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ def remember(state: PolicyState, observation: Observation, now_s: float) -> Poli
     came = sum(_came(one, known.get(one.worker_id)) for one in told)
     totals = {total.worker_id: total for total in state.totals if now_s - total.seen_s <= _KEPT_S}
     totals |= {one.worker_id: WorkerTotal(one.worker_id, one.load.demand_images or 0, now_s) for one in told}
-    intervals = tuple(past for past in state.intervals if past.start_s >= now_s - WINDOWS_S[-1] - SHORTEST_S)
+    intervals = tuple(past for past in state.intervals if past.start_s >= now_s - WINDOWS[-1].seconds - SHORTEST_S)
     if state.counted_s is not None:
         intervals = (*intervals, DemandInterval(state.counted_s, now_s, came))
     return replace(state, intervals=intervals, totals=tuple(totals.values()), counted_s=now_s)
@@ -84,13 +95,13 @@ def remember(state: PolicyState, observation: Observation, now_s: float) -> Poli
 
 def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -> Forecast | None:
     """What to be ready for; None when the demand does not rise beyond its noise."""
-    recent = _within(intervals, WINDOWS_S[0], now_s)
-    if len(recent) < 2 or recent[-1].end_s < now_s - WINDOWS_S[0]:
+    recent = _within(intervals, WINDOWS[0], now_s)
+    if len(recent) < 2 or recent[-1].end_s < now_s - WINDOWS[0].seconds:
         return None
     latest_per_s = recent[-1].per_s
     found = []
-    for window_s, certain in zip(WINDOWS_S, CERTAIN_RISE, strict=True):
-        ahead_per_s = _along_the_line(_within(intervals, window_s, now_s), certain, lead_s, now_s)
+    for window in WINDOWS:
+        ahead_per_s = _along_the_line(_within(intervals, window, now_s), window, now_s + lead_s)
         if ahead_per_s is not None and ahead_per_s > latest_per_s:
             found.append(Forecast(min(ahead_per_s, MOST * latest_per_s), latest_per_s, lead_s))
     if _is_step(recent):
@@ -144,8 +155,8 @@ def _came(state: WorkerState, before: int | None) -> int:
     return min(total, math.ceil((state.load.arrived_per_s + state.load.refused_per_s) * LOAD_WINDOW_S))
 
 
-def _within(intervals: Sequence[DemandInterval], window_s: float, now_s: float) -> list[DemandInterval]:
-    return [one for one in intervals if one.start_s >= now_s - window_s - SHORTEST_S]
+def _within(intervals: Sequence[DemandInterval], window: Window, now_s: float) -> list[DemandInterval]:
+    return [one for one in intervals if one.start_s >= now_s - window.seconds - SHORTEST_S]
 
 
 def _is_step(recent: Sequence[DemandInterval]) -> bool:
@@ -161,7 +172,7 @@ def _is_step(recent: Sequence[DemandInterval]) -> bool:
     return last.per_s - before_images / before_s > CERTAIN * error_per_s
 
 
-def _along_the_line(recent: Sequence[DemandInterval], certain: float, lead_s: float, now_s: float) -> float | None:
+def _along_the_line(recent: Sequence[DemandInterval], window: Window, then_s: float) -> float | None:
     """The least-squares line through the rates, carried forward; None when it does not rise, or is none."""
     if len(recent) < FEWEST:
         return None
@@ -171,12 +182,11 @@ def _along_the_line(recent: Sequence[DemandInterval], certain: float, lead_s: fl
     spread = sum((at_s - mean_s) ** 2 for at_s in middles_s)
     slope = sum((at_s - mean_s) * one.per_s for at_s, one in zip(middles_s, recent, strict=True)) / spread
     noise = sum(max(one.images, 1) / one.seconds**2 for one in recent) / len(recent)
-    if slope <= certain * math.sqrt(noise / spread):
+    if slope <= window.certain * math.sqrt(noise / spread):
         return None
     off = [one.per_s - mean_per_s - slope * (at_s - mean_s) for at_s, one in zip(middles_s, recent, strict=True)]
     scatter = sum(value * value for value in off) / (len(recent) - 2)
-    if scatter > noise * (1 + STRAIGHT * math.sqrt(2 / (len(recent) - 2))):
-        unexplained = scatter * (len(recent) - 2)
-        if slope <= STEEP * math.sqrt(scatter / spread) or slope**2 * spread * (1 - EXPLAINED) <= unexplained * EXPLAINED:
-            return None
-    return mean_per_s + slope * (now_s + lead_s - mean_s)
+    bent = scatter > noise * (1 + STRAIGHT * math.sqrt(2 / (len(recent) - 2)))
+    if bent and slope <= window.steep * math.sqrt(scatter / spread):
+        return None
+    return mean_per_s + slope * (then_s - mean_s)
