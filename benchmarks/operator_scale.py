@@ -234,15 +234,12 @@ def _rows(made_s: float, before: Figures, after: Figures, resident: int, changed
     )
     by_verb = ", ".join(f"{verb} {number:.0f}" for verb, number in sorted(requests.items()) if number)
     turn = f"<= {slowest_s:g} s of {turns:.0f} turns; made at once, they all had their Deployments after {made_s:.0f} s"
-    asked, memory = (
-        f"{each:.2f} ({by_verb or 'none'}); {changed} objects written",
-        f"{resident / 2**20:.0f} MiB resident ({resident / 1e6:.0f} MB)",
-    )
+    asked, memory = f"{each:.2f} ({by_verb or 'none'}); {changed} objects written", f"{resident / 1e6:.0f} MB resident"
     at = "at 500 objects and 2,000 pods"
     return [
         Row(f"a turn {at}, p99", "<= 1 s", turn, slowest_s <= 1, settings),
         Row(f"CPU time of the operator {at}", "<= 1 core", f"{cores:.2f} cores", cores <= 1, settings),
-        Row(f"memory of the operator {at}", "<= 250 MiB", memory, resident <= 250 * 2**20, settings),
+        Row(f"memory of the operator {at}", "<= 250 MB", memory, resident <= 250e6, settings),
         Row("API requests an object and minute at rest", "<= 15, no writes", asked, each <= 15 and not changed, settings),
     ]
 

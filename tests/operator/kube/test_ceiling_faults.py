@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from scene import TWO_TURNS_S, Scene, eventually
-from worker_pod import SIMULATE, worker_pods
+from worker_pod import make_simulated, worker_pods
 
 pytestmark = pytest.mark.cluster
 
@@ -16,10 +16,7 @@ WIDE, NARROW = 32, 8
 def test_an_operator_killed_while_it_tells_a_ceiling_is_followed_by_one_that_tells_everybody(
     scene: Scene, tmp_path: Path, moment: str
 ) -> None:
-    runtime = {"apiVersion": "yolastic.dev/v1alpha1", "kind": "YoloRuntime", "metadata": {"name": scene.namespace}}
-    spec = {"image": "worker:1", "backend": "Simulated", "simulate": SIMULATE}
-    scene.server.apply(f"/apis/yolastic.dev/v1alpha1/yoloruntimes/{scene.namespace}", runtime | {"spec": spec})
-    scene.make(2)
+    make_simulated(scene, 2)
     first = scene.operator()
     with worker_pods(scene, 2, tmp_path) as pods:
 

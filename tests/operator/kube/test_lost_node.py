@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from scene import TWO_TURNS_S, Scene, eventually
-from worker_pod import SIMULATE, WorkerPod, worker_pods
+from worker_pod import WorkerPod, make_simulated, worker_pods
 
 pytestmark = pytest.mark.cluster
 
@@ -13,10 +13,7 @@ WIDE, NARROW, MIDDLE = 32, 8, 16
 
 
 def test_a_worker_on_a_lost_node_costs_itself_alone(scene: Scene, tmp_path: Path) -> None:
-    runtime = {"apiVersion": "yolastic.dev/v1alpha1", "kind": "YoloRuntime", "metadata": {"name": scene.namespace}}
-    spec = {"image": "worker:1", "backend": "Simulated", "simulate": SIMULATE}
-    scene.server.apply(f"/apis/yolastic.dev/v1alpha1/yoloruntimes/{scene.namespace}", runtime | {"spec": spec})
-    scene.make(2)
+    make_simulated(scene, 2)
     scene.operator()
 
     def told(ceiling: int, replicas: int, *pods: WorkerPod) -> bool:

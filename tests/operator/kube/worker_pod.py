@@ -115,6 +115,14 @@ class WorkerPod:
         return door
 
 
+def make_simulated(scene: Scene, replicas: int) -> None:
+    """The inference, of workers as `WorkerPod` has them."""
+    spec = {"image": "worker:1", "backend": "Simulated", "simulate": SIMULATE}
+    runtime = {"apiVersion": "yolastic.dev/v1alpha1", "kind": "YoloRuntime", "metadata": {"name": scene.namespace}, "spec": spec}
+    scene.server.apply(f"/apis/yolastic.dev/v1alpha1/yoloruntimes/{scene.namespace}", runtime)
+    scene.make(replicas)
+
+
 @contextmanager
 def worker_pods(scene: Scene, count: int, folder: Path) -> Iterator[list[WorkerPod]]:
     pods: list[WorkerPod] = []
