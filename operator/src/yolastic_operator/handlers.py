@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from yolastic_contract import names
 from yolastic_contract.inference import InferenceSpec
+from yolastic_operator import pacing
 from yolastic_operator.cluster.cache import FleetCache, Key, Kind
 from yolastic_operator.cluster.drift import Drift
 from yolastic_operator.heartbeat import Heartbeat
@@ -77,7 +78,7 @@ class Deps:
     forget: Callable[[Ref], None]
     """Called when an inference is gone."""
     turn_s: float = 5.0
-    """Pause after a turn that failed in an unforeseen way, seconds."""
+    """From one turn to the next at rest, seconds."""
     namespaces: int = 1
     """Namespaces that are watched each by itself; 1 also for all of them together."""
     may_act: Callable[[], bool] = lambda: True
@@ -211,8 +212,12 @@ def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
         cast(dict[str, Any], metadata).pop("managedFields", None)
         key = (metadata.get("namespace", ""), metadata["name"])
         bell = deps.bells.get(key)
+        if bell is None:
+            return
+        if bell.generation:  # the status is read before the first turn, and after it the loop knows it better
+            cast(dict[str, Any], event["object"]).pop("status", None)
         # Writes of the status come back as events, too; only another spec is news.
-        if bell is not None and metadata.get("generation") != bell.generation:
+        if metadata.get("generation") != bell.generation:
             bell.rung.set()
 
 
@@ -224,7 +229,7 @@ def _register_other(registry: kopf.OperatorRegistry, deps: Deps, name: str, kind
 
 async def _tend(ref: Ref, body: kopf.Body, deps: Deps) -> None:
     """Turn after turn until the object goes or the operator ends; then this task is cancelled."""
-    loop, bell = deps.make_loop(ref), Bell()
+    loop, bell, place_s = deps.make_loop(ref), Bell(), pacing.phase_s(ref, deps.turn_s)
     deps.bells[ref.namespace, ref.name] = bell
     deps.heartbeat.beat(str(ref))
     try:
@@ -232,6 +237,8 @@ async def _tend(ref: Ref, body: kopf.Body, deps: Deps) -> None:
             bell.rung.clear()
             pause_s = await _turn(loop, ref, body, bell, deps.turn_s) if deps.may_act() else deps.turn_s
             deps.heartbeat.beat(str(ref))
+            if pause_s == deps.turn_s:
+                pause_s = pacing.pause_s(time.monotonic(), place_s, pause_s)
             await asyncio.sleep(min(MIN_PAUSE_S, pause_s))
             try:
                 async with asyncio.timeout(max(pause_s - MIN_PAUSE_S, 0)):

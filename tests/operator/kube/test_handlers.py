@@ -91,6 +91,45 @@ def test_a_loop_that_ends_leaves_nothing() -> None:
     assert deps.heartbeat.late(-1) == []
 
 
+def test_a_regular_pause_ends_at_the_place_of_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, asked = RecordedLoop(pause_s=0.01), list[float]()
+    deps = deps_with(loop)
+    monkeypatch.setattr(handlers.pacing, "pause_s", lambda now_s, place_s, turn_s: asked.append(place_s) or turn_s)
+
+    async def scenario() -> None:
+        task = asyncio.create_task(handlers._tend(REF, body(GOOD), deps))
+        for _ in range(3):
+            await asyncio.wait_for(loop.turns.get(), 5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert len(asked) >= 2
+    assert set(asked) == {handlers.pacing.phase_s(REF, 0.01)}
+
+
+def test_the_status_is_kept_until_it_was_read_and_who_owns_a_field_never() -> None:
+    loop = RecordedLoop()
+    deps = deps_with(loop)
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, deps)
+    (watch,) = (handler for handler in registry._watching.get_all_handlers() if handler.id == "inference")
+    bell = Bell()
+
+    def seen() -> dict[str, Any]:
+        metadata = {"name": "weld", "namespace": "plant", "generation": 1, "managedFields": [{"manager": "kubectl"}]}
+        one = {"metadata": metadata, "spec": GOOD, "status": {"replicas": 2}}
+        asyncio.run(watch.fn(event={"type": "MODIFIED", "object": one}))  # type: ignore[arg-type]
+        assert "managedFields" not in one["metadata"]
+        return one
+
+    assert "status" in seen()  # its daemon comes later
+    deps.bells["plant", "weld"] = bell
+    assert "status" in seen()  # and may not act yet, or has not begun
+    bell.generation = 1
+    assert "status" not in seen()
+
+
 def test_an_unforeseen_error_costs_one_turn() -> None:
     loop = RecordedLoop(failure=RuntimeError("unforeseen"))
     deps = deps_with(loop)

@@ -298,6 +298,23 @@ def test_a_transition_time_moves_with_the_status_alone() -> None:
     assert [time[14:16] for time in times] == ["00", "00", "02", "02", "04"]
 
 
+def test_at_rest_a_status_shares_with_the_one_before_whatever_is_as_it_was() -> None:
+    observation = seen(1, view("a", Fresh(STATE)))
+    update = ConditionUpdate("Ready", "True", "WorkersReady")
+
+    def fold(before: InferenceStatus, update: ConditionUpdate, now_s: float) -> InferenceStatus:
+        return folding.fold(before, folding.Facts(REF, SPEC, 1, now_s, observation, conditions=[update]))
+
+    first = fold(InferenceStatus(), update, 60.0)
+    later = fold(first, update, 65.0)
+    assert later == first
+    assert later.conditions is first.conditions
+    assert later.model is first.model
+    other = fold(later, replace(update, reason="Other"), 70.0)
+    assert other.conditions[0].reason == "Other"
+    assert other.model is first.model
+
+
 def test_a_status_of_another_version_is_read_as_far_as_it_is_known() -> None:
     good = folding.render(
         status_with(condition("Ready", "True", "WorkersReady"), decisions=(change("2026-01-01T00:00:00Z", 1, 2),))

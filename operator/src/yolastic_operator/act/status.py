@@ -126,7 +126,9 @@ def fold(previous: InferenceStatus, facts: Facts) -> InferenceStatus:
             update["batch"] = _batch(previous.batch, facts.observation, facts.decision.ceiling)
             update["memory"] = _memory(previous.memory, facts.observation, facts.decision.ceiling)
             update["latency"] = _latency(previous.latency, facts.decision.ceiling)
-    return _steady_words(previous, previous.model_copy(update=update))
+    now = _steady_words(previous, previous.model_copy(update=update))
+    # What is as it was is the same object: two statuses of each inference are kept, and at rest they are one but for the ages.
+    return now.model_copy(update={name: before for name in update if (before := getattr(previous, name)) == getattr(now, name)})
 
 
 def with_conditions(
