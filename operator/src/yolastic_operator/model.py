@@ -195,6 +195,8 @@ class PolicyState:
     """When the last interval ended."""
     desired_replicas: int | None = None
     """What the last turn wanted."""
+    ordered_replicas: int | None = None
+    """What was ordered when it looked; more than wanted while workers leave."""
     tiers: "Tiers | None" = None
     """What the last turn granted."""
     revision: str | None = None

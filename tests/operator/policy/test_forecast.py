@@ -1,5 +1,6 @@
 """Trend, step and noise; and what a forecast does to the size."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -95,7 +96,8 @@ def test_a_step_is_never_carried_further(first, partial, since):
 
 
 def test_a_step_counts_at_once():
-    assert ahead(100, 100, 100, 100, 100, 1000) == Forecast(1000, 1000, 0.0)
+    error_per_s = math.sqrt(5000) / 5
+    assert ahead(100, 100, 100, 100, 100, 1000) == Forecast(1000 - error_per_s, 1000, 0.0)
 
 
 @pytest.mark.parametrize("looks", [6, 25])
@@ -104,7 +106,7 @@ def test_poisson_noise_is_hardly_ever_taken_for_more(looks):
     for _ in range(2000):
         rate = generator.choice([2, 20, 300])
         false += forecast(poisson(generator, [rate] * looks), 40, looks * 5.0) is not None
-    assert false / 2000 < 0.02
+    assert false / 2000 < 0.003
 
 
 @settings(max_examples=200)
@@ -114,7 +116,8 @@ def test_a_forecast_is_within_its_bounds(counts, lead):
     found = forecast(looks, lead, len(counts) * 5.0)
     if found is not None:
         assert found.now_per_s == looks[-1].per_s
-        assert found.now_per_s <= found.images_per_s <= 3 * found.now_per_s
+        error_per_s = math.sqrt(counts[-1]) / 5
+        assert found.now_per_s - error_per_s <= found.images_per_s <= 3 * found.now_per_s
 
 
 def test_old_intervals_say_nothing():

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_builders import RUNTIME, autoscaled, fleet, seen, spec, state, view
+from policy_builders import RUNTIME, autoscaled, fleet, seen, spec, state, view, with_phase
 
 from yolastic_operator.model import Fresh, Missing, PolicyState, Stale, Tiers
 from yolastic_operator.policy.decide import decide
@@ -309,3 +309,42 @@ def test_partial_figures_may_grow_and_never_shrink(ratios, data):
     # Growth is that of the calculation with the unknown taken as idle.
     idle = [view(f"w-{i}", 0.0 if i in lost else ratio) for i, ratio in enumerate(ratios)]
     assert result.replicas.desired <= max(decided(seen(*idle), autoscaled(behavior=QUICK)).replicas.desired, len(ratios))
+
+
+@pytest.mark.parametrize("outage_s", [100.0, 310.0, 3600.0])
+def test_the_first_figures_after_an_outage_shrink_nothing(outage_s):
+    size, given_spec = 10, autoscaled(1, 20)
+    policy = decided(fleet([0.78] * size), given_spec).state
+    silence_ends_s, now_s = NOW_S + outage_s, NOW_S
+    while now_s < silence_ends_s:
+        now_s += 5.0
+        policy = decided(silent(size), given_spec, policy, now_s).state
+    for _ in range(30):  # clients come back one by one
+        now_s += 5.0
+        decision = decided(fleet([0.02] * size), given_spec, policy, now_s)
+        policy = decision.state
+        assert (decision.replicas.desired, decision.victims) == (size, ())
+        assert decision.replicas.reason == "ScaleDownStabilized"
+
+
+def test_a_size_that_somebody_else_ordered_is_where_the_sum_starts():
+    policy = decided(fleet([0.75]), autoscaled(1, 20)).state
+    another = seen(view("w-0", 1.5), with_phase(view("w-1", Missing("starting")), "Starting"))
+    agreed = decided(another, autoscaled(1, 20), policy, NOW_S + 5)
+    assert (agreed.replicas.desired, agreed.victims) == (2, ())
+    idle = decided(fleet([0.1, 0.1, 0.1]), autoscaled(1, 20, behavior=QUICK), policy, NOW_S + 5)
+    assert idle.replicas.desired == 1
+    # Not what is left of an order of one's own: there workers are leaving, and it is larger than what is wanted.
+    leaving = decided(fleet([0.1, 0.1, 0.1]), autoscaled(1, 20, behavior=QUICK), idle.state, NOW_S + 10)
+    assert leaving.replicas.desired == 1
+    assert len(leaving.victims) == 2
+
+
+def test_growing_back_to_what_a_window_holds_is_not_called_load():
+    policy = decided(fleet([0.78] * 10), autoscaled(1, 20)).state
+    capped = decided(fleet([0.05] * 10), autoscaled(1, 3), policy, NOW_S + 5)
+    assert capped.replicas.desired == 3
+    policy = replace(capped.state, ordered_replicas=3)
+    again = decided(fleet([0.05] * 3), autoscaled(1, 20), policy, NOW_S + 60)
+    assert again.replicas.desired > 3
+    assert again.replicas.reason in {"ScaleDownStabilized", "ScaleUpLimit"}

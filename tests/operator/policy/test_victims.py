@@ -1,11 +1,13 @@
 import pytest
 from policy_builders import seen, state, view
 
+from yolastic_contract.state import HealthState
 from yolastic_operator.model import Missing
 from yolastic_operator.policy.victims import choose
 
 CALM = view("calm", told=state(inflight=1), created_s=5.0)
 BUSY = view("busy", told=state(inflight=9), created_s=9.0)
+SHORT = state(inflight=50).model_copy(update={"health": HealthState(out_of_memory_cap=4)})
 
 
 @pytest.mark.parametrize(
@@ -14,6 +16,7 @@ BUSY = view("busy", told=state(inflight=9), created_s=9.0)
         ([BUSY, CALM], ["calm", "busy"]),
         ([view("old", created_s=1.0), view("new", created_s=2.0)], ["new", "old"]),
         ([view("b"), view("a")], ["a", "b"]),
+        ([CALM, BUSY, view("short of memory", told=SHORT)], ["short of memory", "calm", "busy"]),
         ([CALM, view("silent", told=Missing("no answer"))], ["silent", "calm"]),
         ([CALM, view("previous", told=state(inflight=50), revision="r0")], ["previous", "calm"]),
         ([CALM, view("starting", phase="Starting")], ["starting", "calm"]),

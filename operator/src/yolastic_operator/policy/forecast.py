@@ -3,8 +3,8 @@
 Demand is counted between looks from the workers' own totals, so it has no window's delay and stays right while workers come and
 go. Three things are told apart:
 
-    noise   a change within three standard errors of a Poisson count: no forecast
-    step    the last interval alone is higher: that is the demand now, and it is not carried any further
+    noise   a change within a few standard errors of a Poisson count: no forecast
+    step    the last interval alone is higher: that is the demand now, a standard error less, and it is not carried any further
     trend   a rise along a line: carried forward by the time a worker needs to become ready, to at most three times the demand
 
 A line is looked for twice: over half a minute, where a steep rise shows soonest, and over two minutes, where a rise too slow to
@@ -52,11 +52,12 @@ class Window:
     """Where counts scatter about the line by more than noise, the slope must be so many of its own standard errors."""
 
 
+# Noise is beyond three standard errors in 23 looks of a day, and each time it would order a worker for nothing.
 WINDOWS: Final = (
     # No step, however it falls within so few looks, is six standard errors steep.
-    Window(30.0, certain=3.0, steep=6.0),
+    Window(30.0, certain=4.5, steep=6.0),
     # For what hides in noise: a bend that can be seen, as where a rise has ended, is no line.
-    Window(120.0, certain=4.0, steep=math.inf),
+    Window(120.0, certain=4.5, steep=math.inf),
 )
 
 
@@ -72,7 +73,7 @@ class Forecast:
 
     def __str__(self) -> str:
         if self.lead_s == 0:
-            return f"demand has just risen to {self.images_per_s:.0f}/s"
+            return f"demand has just risen to at least {self.images_per_s:.0f}/s"
         return f"demand will be {self.images_per_s:.0f}/s in {self.lead_s:.0f} s"
 
 
@@ -105,7 +106,8 @@ def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -
         if ahead_per_s is not None and ahead_per_s > latest_per_s:
             found.append(Forecast(min(ahead_per_s, MOST * latest_per_s), latest_per_s, lead_s))
     if _is_step(recent):
-        found.append(Forecast(latest_per_s, latest_per_s, 0.0))
+        last = recent[-1]
+        found.append(Forecast(latest_per_s - math.sqrt(last.images) / last.seconds, latest_per_s, 0.0))
     return max(found, key=lambda one: one.images_per_s, default=None)
 
 

@@ -75,10 +75,15 @@ def _noted(decision: ReplicaDecision, about: str, text: str) -> ReplicaDecision:
 
 
 def current_size(observation: Observation, state: PolicyState, first: int) -> int:
-    """The size last decided; after a restart the one ordered, less the workers that were told to leave before it."""
-    if state.desired_replicas is not None:
-        return state.desired_replicas
+    """The size last decided; after a restart the one ordered, less the workers that were told to leave before it.
+
+    What somebody else ordered beyond it is where the sum starts, as for the autoscaler: two who each put their own size right
+    would take it from each other for ever, and a starting worker with it.
+    """
     ordered = observation.fleet.replicas
+    if state.desired_replicas is not None:
+        known = max(state.desired_replicas, state.ordered_replicas or 0)
+        return ordered if ordered is not None and ordered > known else state.desired_replicas
     if ordered is None:
         return first
     return max(ordered - sum(is_draining(view) for view in observation.workers), 0)
@@ -99,7 +104,9 @@ def _autoscaled(  # noqa: PLR0917 - one step of a sum
     if proposal.replicas is None:
         message = f"{proposal.message} {count(current)}"
         held = ReplicaDecision(current, None, proposal.reason, message, active=False, steps=proposal.steps)
-        return Sized(held, history)
+        # Kubernetes remembers nothing here; the first figures after an outage longer than every window, often those of clients
+        # that are only coming back, then take all workers but one in a single step.
+        return Sized(held, rules.remember_recommendation(history, current, autoscaling.behavior, now_s))
     clamped = rules.clamp(
         proposal.replicas,
         current=current,
@@ -177,7 +184,8 @@ def _decision(proposal: Proposal, recommended: int, clamped: Clamped, current: i
     decision = ReplicaDecision(
         desired=clamped.replicas,
         recommended=recommended if proposal.measured else None,
-        reason=held if moved == 0 else _moving(proposal, moved),
+        # Where bounds or room allow again what a window still holds, it grows though the load does not ask for it.
+        reason=held if moved == 0 or recommended <= current < clamped.replicas else _moving(proposal, moved),
         message="; ".join([proposal.message, *cuts]),
         limited_by=limited_by,
         active=proposal.measured,
