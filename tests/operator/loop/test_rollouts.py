@@ -125,6 +125,20 @@ def test_a_bad_model_goes_back(world: Any, size: int, places: int | None, fewest
     assert it.condition("Progressing")["reason"] == "Stable"
 
 
+@pytest.mark.parametrize(("first", "for_s"), [(BETTER, 15), (BAD, 30)])
+def test_what_served_is_known_though_it_has_not_begun_to_serve_again(world: Any, first: str, for_s: int) -> None:
+    """Its only worker has made room, and it is asked for again, or was gone back to, a moment before."""
+    it = running(world, 1, 1)
+    change(it, first)
+    play(it, for_s)
+    assert served(it) == 0
+    change(it, GOOD)
+    play(it, 1)
+    change(it, BAD)
+    play(it, 200, frozenset({2}))
+    assert (served(it), it.condition("Ready")["reason"], it.status["model"]["sha256"]) == (1, "RolledBack", GOOD)
+
+
 def test_what_never_served_has_nothing_to_go_back_to(world: Any) -> None:
     it = world(model=model(BAD), replicas=1)
     it.cluster.bad = {BAD: FIXED_BATCH}

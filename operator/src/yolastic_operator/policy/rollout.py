@@ -64,7 +64,7 @@ class Record:
     running: Kept | None = None
     """What the cluster was last told to run."""
     good: Kept | None = None
-    """What served before that; None once a worker of `running` has served."""
+    """What served before that; None once a worker of `running` has served. Of the same revision: that has served."""
     given_up: GivenUp | None = None
 
 
@@ -125,19 +125,18 @@ def plan(
     if record.running is None or record.running.revision != target.revision:
         # What was gone back to had served before, though it may not yet again.
         served = given_up is not None or _serves(fleet, record.running)
-        good = record.running if served else record.good
-        record = Record(target, good if good is not None and good.revision != target.revision else None)
+        record = Record(target, record.running if served else record.good)
         watch = Watch(places=watch.places)
     elif given_up is None or target is wanted:
         record = Record(target, None if _serves(fleet, target) else record.good)
 
     watch = _watched(fleet, target, watch, now_s, homeless, waiting)
     failed = _failed(fleet, target, watch, now_s)
-    if target is wanted and record.good is not None and failed is not None:
+    if target is wanted and record.good is not None and record.good.revision != target.revision and failed is not None:
         why = f"worker {failed.name}: {failed.failure_reason}: {failed.failure_message}"
         lost = GivenUp(target.revision, asked_by(wanted.spec), failed.failure_reason or "WorkerFailed", why)
         target, watch = record.good, Watch(places=watch.places)
-        record = Record(target, None, lost)
+        record = Record(target, target, lost)
     manner = _manner(fleet, target, wanted.spec.rollout.strategy, watch, now_s)
     places = _places(fleet, manner, watch, now_s, waiting)
     unplaced = 0 if places is None else max((fleet.replicas or 0) - places, 0)
