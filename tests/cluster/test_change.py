@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_kit.cluster import Cluster, CommandError, await_that
@@ -22,9 +23,16 @@ NOTICED_S = 5.0
 
 
 def deployed(
-    cluster: Cluster, namespace: str, models: ModelServer, image: str, client: Client, replicas: int, **runtime: object
+    cluster: Cluster,
+    namespace: str,
+    models: ModelServer,
+    image: str,
+    client: Client,
+    replicas: int,
+    places: int | None = None,
+    **runtime: object,
 ) -> Inference:
-    """An inference on simulated accelerators, ready and answering."""
+    """An inference on simulated accelerators, answering with all its workers, or as many as there are `places` for."""
     cluster.apply(simulated_runtime("changing", image, PACE, **runtime))
     inference = Inference(cluster, namespace, "changing").apply(
         models.http_uri("shapes.onnx"),
@@ -34,7 +42,10 @@ def deployed(
         batching={"maxSize": 8},
         drain={"timeoutSeconds": 20},
     )
-    inference.await_ready_replicas(replicas)
+    if places is None:
+        inference.await_ready_replicas(replicas)
+    else:
+        await_that(lambda: inference.status.get("readyReplicas") == places, 90, f"{places} of {replicas} workers are ready")
     served(client, inference)
     return inference
 
@@ -46,6 +57,11 @@ def change_model(inference: Inference, uri: str, sha256: str) -> None:
 
 def names_of(inference: Inference) -> set[str]:
     return {pod["metadata"]["name"] for pod in inference.pods()}
+
+
+def is_ready(pod: Any) -> bool:
+    conditions = {item["type"]: item["status"] for item in pod["status"].get("conditions", [])}
+    return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
 
 
 @contextmanager
@@ -91,6 +107,40 @@ def test_with_every_accelerator_in_use_it_goes_one_by_one(
     assert len(before & names_of(inference)) == 1
     assert inference.status["model"]["sha256"] == digest(OTHER)
     assert inference.condition("Ready")[:2] == ("False", "RolledBack")
+
+
+def test_it_goes_one_by_one_with_more_workers_ordered_than_accelerators(
+    cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
+) -> None:
+    if cluster.state is None:
+        pytest.skip("a named cluster has its own number of accelerators")
+    wants = {"acceleratorResource": "nvidia.com/gpu"}
+    inference = deployed(cluster, namespace, models, worker_image, client, 3, places=2, **wants)
+    inference.await_condition("ScalingLimited", "True", "Unschedulable")
+    fewest, told = 2, set[str]()
+
+    def over() -> bool:
+        nonlocal fewest
+        fewest = min(fewest, sum(is_ready(pod) for pod in inference.pods()))
+        told.add(inference.condition("Progressing")[2])
+        loaded = inference.status.get("model", {})
+        return bool(loaded.get("sha256") == digest(OTHER) and loaded.get("loadedReplicas") == 2)
+
+    with nothing_fails(client, inference):
+        before = names_of(inference)
+        change_model(inference, models.http_uri("other.onnx"), digest(OTHER))
+        await_that(over, 180, "both places have the new model")
+    assert fewest == 1, "never more than one that serves is away"
+    assert any("1 of 3 ordered has no place, and one that serves goes at a time" in text for text in told), told
+    assert not before & names_of(inference)
+
+    def as_before() -> bool:
+        deployment = cluster.get("deployment", inference.name, namespace)
+        assert deployment is not None
+        update = deployment["spec"]["strategy"]["rollingUpdate"]
+        return bool(deployment["spec"]["replicas"] == 3 and update == {"maxSurge": 1, "maxUnavailable": 0})
+
+    await_that(as_before, 30, "the next change tries a surge again")
 
 
 def test_a_bad_model_beside_a_shared_device_goes_back_and_the_old_one_never_stops(

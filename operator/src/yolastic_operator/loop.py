@@ -28,11 +28,11 @@ from yolastic_operator.model import (
 )
 from yolastic_operator.observe.observe import Observer
 from yolastic_operator.observe.prometheus import Prometheus
-from yolastic_operator.policy import leased
+from yolastic_operator.policy import leased, rollout
 from yolastic_operator.policy.accounts import Accounts
 from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
-from yolastic_operator.policy.workers import is_serving
+from yolastic_operator.policy.workers import is_serving, waits_for_memory
 from yolastic_operator.telemetry import NoTelemetry, Telemetry
 
 
@@ -106,6 +106,8 @@ class Loop:
         self._rolling = Rolling()
         self._homeless: frozenset[str] = frozenset()
         """As the ledger said in the turn before."""
+        self._waiting: frozenset[str] = frozenset()
+        """Workers that waited for memory of a shared device then."""
         self._ensured: tuple[Workload, int] | None = None
         """What was applied last, and for which generation."""
         self._ensured_s = 0.0
@@ -162,7 +164,13 @@ class Loop:
         self._complaints.clear("look")
 
         work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
-        work = self._rolling.follow(fleet, work, self._monotonic(), self._homeless)
+        work = self._rolling.follow(
+            fleet,
+            work,
+            self._monotonic(),
+            homeless=self._homeless,
+            waiting=self._waiting,
+        )
         facts, runtime = replace(facts, spec=work.spec), work.runtime
         try:
             fleet = await self._ensure(work, facts.generation, fleet, previous)
@@ -180,6 +188,7 @@ class Loop:
             self._ref, observation, leased.wants(decision, facts.spec, runtime), self._monotonic(), facts.now_s
         )
         self._homeless = leases.homeless
+        self._waiting = frozenset(view.worker.name for view in observation.workers if waits_for_memory(view))
         await self._effects.lease(observation, leases.grants)
         decision = leased.with_leases(decision, leases)
         trouble += leased.trouble(leases)
@@ -225,7 +234,10 @@ class Loop:
         unconfirmed, rebalancing, resized = False, False, Resized()
         if decision.mode == "Active":
             unconfirmed = await self._effects.grant(observation, decision.ceiling)
-            resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
+            if rollout.may_shrink(observation.fleet, decision.replicas.desired):
+                resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
+            else:
+                resized = Resized(held=True)
             rebalancing = await self._effects.rebalance(observation, self._monotonic())
         size = observation.fleet.replicas or 0
         changes = self._changes.of(decision, size, begun=resized.begun, now_s=self._monotonic(), wall_s=facts.now_s)

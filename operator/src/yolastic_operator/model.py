@@ -94,6 +94,8 @@ class Fleet:
     """`Workload.record` as it was stored."""
     edited: bool = False
     """Somebody changed or deleted a child since it was applied."""
+    unplaced: int = 0
+    """`Workload.unplaced` as it was told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,3 +326,5 @@ class Workload:
     manner: Manner = "Surge"
     record: str = ""
     """Text to store with it, for the operator that comes after a restart."""
+    unplaced: int = 0
+    """OneByOne: so many of the ordered workers have no place, and do not count as the one that may be away."""

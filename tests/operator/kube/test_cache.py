@@ -68,13 +68,16 @@ def test_a_list_is_kept(cache: FleetCache) -> None:
     assert (fleet.replicas, fleet.revision, names_of(fleet)) == (2, "r1", ["a", "b"])
 
 
-@pytest.mark.parametrize(("surge", "manner"), [(1, "Surge"), (0, "OneByOne"), ("25%", "Surge")])
-def test_how_it_was_told_to_replace_workers(cache: FleetCache, surge: Any, manner: str) -> None:
+@pytest.mark.parametrize(
+    ("surge", "away", "manner", "unplaced"),
+    [(1, 0, "Surge", 0), (0, 1, "OneByOne", 0), (0, 3, "OneByOne", 2), (0, "50%", "OneByOne", 0), ("25%", 3, "Surge", 0)],
+)
+def test_how_it_was_told_to_replace_workers(cache: FleetCache, surge: Any, away: Any, manner: str, unplaced: int) -> None:
     body = deployment(2, 10)
-    body["spec"]["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge}}
+    body["spec"]["strategy"] = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": away}}
     body["metadata"]["annotations"] = {"yolastic.dev/rollout": "{}"}
     found = cache.fill(REF, body, [], cache.changes(REF))
-    assert (found.manner, found.record) == (manner, "{}")
+    assert (found.manner, found.record, found.unplaced) == (manner, "{}", unplaced)
 
 
 def test_no_deployment_is_knowledge_too(cache: FleetCache) -> None:

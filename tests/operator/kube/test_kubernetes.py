@@ -111,14 +111,14 @@ def test_the_size_is_ordered_through_the_scale_and_survives_applying(rig: Rig) -
 
 def test_how_workers_are_replaced_and_what_is_remembered_is_kept_with_the_deployment(rig: Rig) -> None:
     ref = rig.make()
-    one_by_one = replace(rig.work(ref), manner="OneByOne", record='{"a":1}')
+    one_by_one = replace(rig.work(ref), manner="OneByOne", unplaced=2, record='{"a":1}')
 
     async def scenario(cluster: KubernetesCluster) -> None:
         await cluster.ensure(one_by_one, 2)
         found = await cluster.fleet(ref)
-        assert (found.manner, found.record) == ("OneByOne", '{"a":1}')
+        assert (found.manner, found.unplaced, found.record) == ("OneByOne", 2, '{"a":1}')
         before = rig.child("Deployment")
-        await cluster.ensure(replace(one_by_one, manner="Surge", record='{"a":2}'), 2)
+        await cluster.ensure(replace(one_by_one, manner="Surge", unplaced=0, record='{"a":2}'), 2)
         after = rig.child("Deployment")
         assert before["spec"]["template"] == after["spec"]["template"], "another manner restarts nobody"
         assert after["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}

@@ -21,9 +21,23 @@ def running(world: Any, size: int, places: int | None, **spec: Any) -> Any:
     it = world(replicas=size, **spec)
     it.cluster.bad = {BAD: FIXED_BATCH}
     it.cluster.places = places
-    it.run_until(lambda: it.ready == size)
+    it.run_until(lambda: it.ready == (size if places is None else min(size, places)))
     it.run(30)
     return it
+
+
+def autoscaled(world: Any, places: int, per_s: float, **autoscaling: int) -> Any:
+    """At rest with as much load as it is."""
+    it = world(autoscaling=autoscaling)
+    it.cluster.bad = {BAD: FIXED_BATCH}
+    it.cluster.places, it.cluster.demand_per_s = places, per_s
+    it.run(120)
+    return it
+
+
+def slowly(it: Any) -> None:
+    """Whoever goes keeps his device for a while, and the scheduler takes its time."""
+    it.cluster.leave_s, it.cluster.place_s = 12.0, 9.0
 
 
 def served(it: Any) -> int:
@@ -31,7 +45,8 @@ def served(it: Any) -> int:
 
 
 def change(it: Any, sha256: str, **spec: Any) -> None:
-    it.change(model=model(sha256), replicas=it.spec.replicas, **spec)
+    size = {"replicas": it.spec.replicas} if it.spec.autoscaling is None else {"autoscaling": it.spec.autoscaling}
+    it.change(model=model(sha256), **size, **spec)
 
 
 def play(it: Any, seconds: float, restarts: frozenset[int] = frozenset()) -> tuple[int, list[str]]:
@@ -110,6 +125,20 @@ def test_a_bad_model_goes_back(world: Any, size: int, places: int | None, fewest
     assert it.condition("Progressing")["reason"] == "Stable"
 
 
+@pytest.mark.parametrize(("first", "for_s"), [(BETTER, 15), (BAD, 30)])
+def test_what_served_is_known_though_it_has_not_begun_to_serve_again(world: Any, first: str, for_s: int) -> None:
+    """Its only worker has made room, and it is asked for again, or was gone back to, a moment before."""
+    it = running(world, 1, 1)
+    change(it, first)
+    play(it, for_s)
+    assert served(it) == 0
+    change(it, GOOD)
+    play(it, 1)
+    change(it, BAD)
+    play(it, 200, frozenset({2}))
+    assert (served(it), it.condition("Ready")["reason"], it.status["model"]["sha256"]) == (1, "RolledBack", GOOD)
+
+
 def test_what_never_served_has_nothing_to_go_back_to(world: Any) -> None:
     it = world(model=model(BAD), replicas=1)
     it.cluster.bad = {BAD: FIXED_BATCH}
@@ -133,26 +162,132 @@ def test_a_bad_runtime_goes_back_too(world: Any) -> None:
     assert served(it) == 1
 
 
-@settings(max_examples=60, deadline=None)
+UNPLACED = "of 3 ordered has no place, and one that serves goes at a time"
+
+
+@pytest.mark.parametrize("slow", [False, True])
+@pytest.mark.parametrize("restarts", [frozenset(), frozenset({5, 13, 21, 34, 55, 89})])
+@pytest.mark.parametrize("strategy", ["Auto", "Recreate"])
+def test_a_change_completes_with_more_ordered_than_places(
+    world: Any, strategy: str, restarts: frozenset[int], slow: bool
+) -> None:
+    it = running(world, 3, 2, rollout={"strategy": strategy})
+    if slow:
+        slowly(it)
+    assert served(it) == 2
+    change(it, BETTER, rollout={"strategy": strategy})
+    fewest, said = play(it, 300, restarts)
+    assert fewest == 1
+    assert any(f"1 {UNPLACED}" in line for line in said), said
+    assert it.status["model"] == {"sha256": BETTER, "task": "Detect", "loadedReplicas": 2}
+    assert it.cluster.replicas == 3
+    assert it.condition("Progressing")["reason"] == "ScalingUp"
+    assert it.cluster.workload.manner == ("OneByOne" if strategy == "Recreate" else "Surge")
+
+    # Nothing is applied again and again, and a third device is used.
+    applied = it.cluster.workload
+    it.run(300)
+    assert it.cluster.workload == applied
+    it.cluster.places = 3
+    it.run(60)
+    assert (it.ready, it.condition("Progressing")["reason"]) == (3, "Stable")
+    change(it, GOOD, rollout={"strategy": strategy})
+    assert play(it, 300)[0] == 2
+    assert it.status["model"]["loadedReplicas"] == 3
+
+
+@pytest.mark.parametrize("restarts", [frozenset(), frozenset({5, 13, 21, 34, 55, 89})])
+def test_a_change_completes_when_load_has_ordered_more_than_places(world: Any, restarts: frozenset[int]) -> None:
+    it = autoscaled(world, 2, 1400.0, minReplicas=1, maxReplicas=4)
+    slowly(it)
+    assert (it.cluster.replicas, it.ready, it.condition("ScalingLimited")["reason"]) == (3, 2, "Unschedulable")
+    change(it, BETTER)
+    fewest, said = play(it, 240, restarts)
+    assert (fewest, it.status["model"]["loadedReplicas"], it.status["model"]["sha256"]) == (1, 2, BETTER)
+    assert any(f"1 {UNPLACED}" in line for line in said), said
+    # The size is what load makes of it.
+    it.cluster.demand_per_s = 100.0
+    it.run(900)
+    assert (it.cluster.replicas, it.condition("Progressing")["reason"]) == (1, "Stable")
+
+
+@pytest.mark.parametrize("after_s", [2, 14, 30, 45])
+def test_load_rises_while_workers_are_replaced_one_by_one(world: Any, after_s: int) -> None:
+    it = autoscaled(world, 2, 700.0, minReplicas=2, maxReplicas=4)
+    slowly(it)
+    assert it.cluster.replicas == 2
+    change(it, BETTER)
+    assert play(it, after_s)[0] >= 1
+    it.cluster.demand_per_s = 2000.0
+    assert play(it, 200)[0] == 1
+    assert it.cluster.replicas > 2
+    assert it.status["model"] == {"sha256": BETTER, "task": "Detect", "loadedReplicas": 2}
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(3, False), (2, False), (1, False), (0, True)])
+def test_fewer_are_ordered_while_workers_are_replaced_one_by_one(world: Any, size: int, at_once: bool) -> None:
+    """A Deployment might take a second one that serves: it is told when the old ones have gone, unless nobody is wanted."""
+    it = running(world, 4, 3)
+    slowly(it)
+    change(it, BETTER)
+    it.run_until(lambda: bool(it.cluster.workload.unplaced and served(it) == 2))
+    it.change(model=model(BETTER), replicas=size)
+    assert play(it, 30)[0] >= max(min(size, 3) - 1, 0)
+    assert (it.cluster.replicas == size) == at_once
+    if not at_once:
+        assert "no smaller size while workers are replaced" in it.status["autoscaling"]["explanation"][-1]["text"]
+    assert play(it, 200)[0] >= max(min(size, 3) - 1, 0)
+    assert (it.cluster.replicas, served(it)) == (size, size)
+    assert it.cluster.workload.manner == "Surge"
+
+
+def test_a_device_that_is_lost_meanwhile_is_noticed(world: Any) -> None:
+    it = running(world, 3, 3)
+    slowly(it)
+    change(it, BETTER)
+    it.run_until(lambda: it.cluster.workload.manner == "OneByOne")
+    it.cluster.places = 2
+    said = play(it, 300)[1]
+    assert any("when that stays so for 60 s, the next old one makes room" in line for line in said), said
+    assert it.status["model"] == {"sha256": BETTER, "task": "Detect", "loadedReplicas": 2}
+
+
+def test_a_bad_model_goes_back_with_more_ordered_than_places(world: Any) -> None:
+    it = running(world, 4, 2)
+    slowly(it)
+    change(it, BAD)
+    assert play(it, 300, frozenset({30, 60}))[0] == 1
+    assert (served(it), it.cluster.replicas, it.condition("Ready")["reason"]) == (2, 4, "RolledBack")
+    change(it, BETTER)
+    assert play(it, 300)[0] == 1
+    assert it.status["model"]["loadedReplicas"] == 2
+
+
+@settings(max_examples=100, deadline=None)
 @given(
-    size=st.integers(1, 3),
-    spare=st.integers(0, 2),
+    size=st.integers(1, 4),
+    spare=st.integers(-2, 2),
+    slow=st.booleans(),
     changes=st.lists(st.tuples(st.sampled_from([GOOD, BETTER, BAD]), st.integers(1, 50), st.booleans()), min_size=1, max_size=4),
 )
-def test_whatever_changes_when(world: Any, size: int, spare: int, changes: list[tuple[str, int, bool]]) -> None:
-    it = running(world, size, size + spare)
+def test_whatever_changes_when(world: Any, size: int, spare: int, slow: bool, changes: list[tuple[str, int, bool]]) -> None:
+    places = max(size + spare, 1)
+    it = running(world, size, places)
+    if slow:
+        slowly(it)
+    least = size if places > size else min(size, places) - 1
     for sha256, seconds, restarted in changes:
         change(it, sha256)
-        assert play(it, seconds, frozenset({seconds // 2} if restarted else ()))[0] >= (size if spare else size - 1)
-    assert play(it, 200)[0] >= (size if spare else size - 1)
+        assert play(it, seconds, frozenset({seconds // 2} if restarted else ()))[0] >= least
+    assert play(it, 400)[0] >= least
     last = changes[-1][0]
-    assert served(it) == size
+    assert served(it) == min(size, places)
     assert len(it.cluster.workers) == size
     loaded = it.status["model"]
-    assert loaded["loadedReplicas"] == size
+    assert loaded["loadedReplicas"] == min(size, places)
     if last == BAD:
         assert loaded["sha256"] != BAD
         assert it.condition("Progressing")["reason"] == "RolledBack"
     else:
         assert loaded["sha256"] == last
-        assert it.condition("Progressing")["reason"] == "Stable"
+        assert it.condition("Progressing")["reason"] == ("Stable" if places >= size else "ScalingUp")

@@ -226,6 +226,26 @@ def test_a_change_completes_on_a_device_full_of_bases(memory_mib: int, reasons: 
     assert host.most_mib <= memory_mib
 
 
+def test_a_change_completes_with_more_ordered_than_the_device_has_memory_for() -> None:
+    host = Host("a", memory_mib=2 * 660 + 100, replicas=3, batching={"policy": "Fixed", "maxSize": 1})
+    cluster = host.clusters["a"]
+
+    def serving() -> int:
+        return sum(cluster._ready(worker) for worker in cluster.workers.values())
+
+    host.run(60)
+    assert serving() == 2
+    change_model(host, "a")
+    fewest = 2
+    for _ in range(200):
+        host.run(1.0)
+        fewest = min(fewest, serving())
+    assert fewest == 1
+    assert host.status("a")["model"] == {"sha256": "1" * 64, "task": "Detect", "loadedReplicas": 2}
+    assert cluster.workload is not None
+    assert (cluster.workload.manner, cluster.replicas) == ("Surge", 3)
+
+
 def test_nobody_makes_room_for_one_that_would_find_none_all_the_same() -> None:
     host = Host("a", "b", memory_mib=700 + BASE_MIB, batching={"policy": "Fixed", "maxSize": 8})
     host.run(60)

@@ -25,6 +25,8 @@ class Resized:
     """Workers drain; the order waits for them."""
     failure: str | None = None
     """Why the cluster did not take the order."""
+    held: bool = False
+    """Fewer are wanted, and are ordered later, for the sake of a rollout."""
 
 
 class Effects:

@@ -53,12 +53,14 @@ def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
     if workload.record:
         child["metadata"]["annotations"] = {names.ROLLOUT: workload.record}
     surge = 1 if workload.manner == "Surge" else 0
+    away = 0 if surge else 1 + workload.unplaced
     return child | {
         "spec": {
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": dict(workload.labels)},
-            # Surge: a new worker is Ready before an old one goes, so an update never lowers what is served; else one goes first.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": 1 - surge}},
+            # Surge: a new worker is Ready before an old one goes, so an update never lowers what is served; else one goes first,
+            # beside those that serve nothing because they have no place: they would use up what may be away.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": surge, "maxUnavailable": away}},
             "template": template,
         },
     }

@@ -25,14 +25,30 @@ class Rolling:
         self._watch = Watch()
         self._text = ""
 
-    def follow(self, fleet: Fleet, wanted: Workload, now_s: float, homeless: Collection[str] = ()) -> Workload:
+    def follow(
+        self,
+        fleet: Fleet,
+        wanted: Workload,
+        now_s: float,
+        *,
+        homeless: Collection[str] = (),
+        waiting: Collection[str] = (),
+    ) -> Workload:
         """What to run in place of `wanted`, with how it replaces what runs; mostly that is `wanted` itself.
 
-        `homeless`: as in `rollout.plan`.
+        `homeless`, `waiting`: as in `rollout.plan`.
         """
         record = read(fleet.record) if self._record is None else self._record
         kept = Kept(wanted.revision, wanted.runtime_name, wanted.spec, wanted.runtime)
-        plan = rollout.plan(fleet, kept, record=record, watch=self._watch, now_s=now_s, homeless=homeless)
+        plan = rollout.plan(
+            fleet,
+            kept,
+            record=record,
+            watch=self._watch,
+            now_s=now_s,
+            homeless=homeless,
+            waiting=waiting,
+        )
         if plan.record != self._record:
             self._text = render(plan.record)
         self._record, self._watch = plan.record, plan.watch
@@ -45,6 +61,7 @@ class Rolling:
             revision=target.revision,
             manner=plan.manner,
             record=self._text,
+            unplaced=plan.unplaced,
         )
 
     def conditions(self, observation: Observation) -> list[ConditionUpdate]:

@@ -25,6 +25,7 @@ class DeploymentView:
     revision: str
     manner: Manner
     record: str
+    unplaced: int = 0
 
 
 @dataclass(slots=True)
@@ -134,10 +135,13 @@ def view_deployment(body: Body) -> DeploymentView:
     """The part of a Deployment that is kept."""
     spec = body.get("spec", {})
     labels = spec.get("template", {}).get("metadata", {}).get("labels", {})
-    surge = spec.get("strategy", {}).get("rollingUpdate", {}).get("maxSurge", 1)
-    manner: Manner = "OneByOne" if surge == 0 else "Surge"
+    update = spec.get("strategy", {}).get("rollingUpdate", {})
+    manner: Manner = "OneByOne" if update.get("maxSurge", 1) == 0 else "Surge"
+    away = update.get("maxUnavailable", 1)
+    unplaced = max(away - 1, 0) if manner == "OneByOne" and isinstance(away, int) else 0
     record = (body.get("metadata", {}).get("annotations") or {}).get(names.ROLLOUT, "")
-    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), labels.get(names.LABEL_REVISION, ""), manner, record)
+    revision = labels.get(names.LABEL_REVISION, "")
+    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), revision, manner, record, unplaced)
 
 
 def _keep_deployment(children: _Children, body: Body) -> None:
@@ -163,7 +167,8 @@ def _fleet(children: _Children) -> Fleet:
     seen = tuple(sorted(workers, key=lambda worker: (worker.created_s, worker.name)))
     if deployment is None:
         return Fleet(replicas=None, workers=seen)
-    return Fleet(deployment.replicas, seen, deployment.revision, deployment.manner, deployment.record)
+    told = deployment
+    return Fleet(told.replicas, seen, told.revision, told.manner, told.record, unplaced=told.unplaced)
 
 
 def _key(ref: Ref) -> Key:

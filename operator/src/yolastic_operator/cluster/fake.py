@@ -1,19 +1,21 @@
 """A cluster in memory with workers that follow a tiny model, on a clock that a test moves: the loop in milliseconds.
 
 A worker becomes ready `start_s` after it was made, takes an equal share of `demand_per_s`, and empties `drain_s` after it was
-told to drain. A new revision is rolled out worker by worker, the new one first or, `OneByOne`, the old one. Revisions in `bad`
+told to drain. Workers are made and removed as the Deployment controller does it (`replica_sets.py`). Revisions in `bad`
 never start. With a shared runtime all workers are on the device GPU-0, and each waits for its first grant before it starts.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from math import inf
 from typing import Any, Final
 
 from yolastic_contract.names import buckets_up_to
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_contract.state import CeilingGrant, CeilingState, Fit, LoadState, MemoryState, ModelState, Phase, WorkerState
+from yolastic_operator.cluster import replica_sets
 from yolastic_operator.cluster.base import Event, WorkerError
 from yolastic_operator.model import Fleet, Ref, Worker, WorkerPhase, Workload
 
@@ -34,6 +36,8 @@ class FakeWorker:
     """What it was started with, images; whatever the specification says since."""
     drains_s: float | None = None
     """Since when it drains."""
+    ends_s: float | None = None
+    """When it is gone; None: it was not told to."""
     failure_reason: str | None = None
     failure_message: str = ""
     failures: int = 0
@@ -64,8 +68,12 @@ class FakeCluster:
     start_s: float = 10.0
     drain_s: float = 2.0
     """From a drain to nothing in flight."""
+    leave_s: float = 0.0
+    """From a removal to nothing being left; so long it keeps its device."""
     places: int | None = None
     """How many workers find a device; the rest stay unschedulable."""
+    place_s: float = 0.0
+    """From a device's being free to the scheduler's giving it to one that waits."""
     bad: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By sha256 of a model: reason and message with which its workers end, every `start_s`."""
     demand_per_s: float = 0.0
@@ -83,6 +91,14 @@ class FakeCluster:
     replicas: int | None = None
     workload: Workload | None = None
     _made: int = 0
+    _sizes: dict[str, int] = field(default_factory=dict)
+    """Of the ReplicaSets, the oldest first."""
+    _told: dict[str, Workload] = field(default_factory=dict)
+    """By revision."""
+    _scaled: int | None = None
+    """The size that the ReplicaSets were last given."""
+    _freed_s: float = -inf
+    """When a device was last given up."""
 
     async def runtime(self, name: str) -> RuntimeSpec | None:
         """The runtime of that name."""
@@ -106,7 +122,8 @@ class FakeCluster:
         workers = tuple(self._worker(worker) for worker in self.workers.values())
         if self.workload is None:
             return Fleet(self.replicas, workers)
-        return Fleet(self.replicas, workers, self.workload.revision, self.workload.manner, self.workload.record)
+        told = self.workload
+        return Fleet(self.replicas, workers, told.revision, told.manner, told.record, unplaced=told.unplaced)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size; like a ReplicaSet, what has no place goes first, then what is not ready, then `victims`."""
@@ -187,63 +204,87 @@ class FakeCluster:
         return fake
 
     def _settle(self, victims: Sequence[str]) -> None:
-        """Bring the workers to the ordered size and revision."""
+        """Bring the workers to the ordered size and revision, as far as that goes now."""
         if self.workload is None or self.replicas is None:
             return
-        revision = self.workload.revision
-        old = [fake.name for fake in self.workers.values() if fake.revision != revision]
-        surges = self.workload.manner == "Surge"
-        # Surge 1: while old ones are left there may be one worker more than ordered.
-        allowed = self.replicas + 1 if old and self.replicas and surges else self.replicas
-        while len(self.workers) > allowed:
-            del self.workers[min(self.workers.values(), key=lambda fake: self._leaves_first(fake, victims)).name]
-        while len(self.workers) < self.replicas:
-            self._make(revision)
-        old = [name for name in old if name in self.workers]
-        new = [fake for fake in self.workers.values() if fake.revision == revision]
-        if not surges:
-            self._replace_one(old)
-        elif old and all(self._ready(fake) for fake in new):
-            idle = [name for name in old if not self._ready(self.workers[name])]
-            if len(self.workers) > self.replicas:
-                del self.workers[(idle or old)[0]]
-            if len(new) < self.replicas:
-                self._make(revision)
+        self._end(name for name, fake in self.workers.items() if fake.ends_s is not None and self.clock() >= fake.ends_s)
+        revision, surges = self.workload.revision, self.workload.manner == "Surge"
+        self._told[revision] = self.workload
+        order = replica_sets.Order(revision, self.replicas, int(surges), 0 if surges else 1 + self.workload.unplaced)
+        # A revision that comes again is the newest once more.
+        sizes = {name: size for name, size in self._sizes.items() if size and name != revision}
+        sizes[revision] = self._sizes.get(revision, 0)
+        if self._scaled != self.replicas:
+            self._scaled, sizes = self.replicas, replica_sets.scaled(sizes, order)
+        while True:
+            self._fill(sizes, victims)
+            before, sizes = sizes, replica_sets.rolled(sizes, self._available(), order)
+            if sizes == before:
+                break
+        self._sizes = sizes
         for fake in self.workers.values():
             if fake.failure_reason is not None:
                 fake.failures = int((self.clock() - fake.created_s) / self.start_s)
-        for index, fake in enumerate(self.workers.values()):
-            fake.unschedulable = self.places is not None and index >= self.places
 
-    def _replace_one(self, old: Sequence[str]) -> None:
-        """At most one worker less than ordered serves; an old one that does not serve goes first."""
-        idle = [name for name in old if not self._ready(self.workers[name])]
-        gone = idle[:1] or (list(old[:1]) if all(self._ready(fake) for fake in self.workers.values()) else [])
-        for name in gone:
-            del self.workers[name]
-            self._make(self.workload.revision if self.workload else "")
+    def _fill(self, sizes: Mapping[str, int], victims: Sequence[str]) -> None:
+        """Each ReplicaSet removes what it has too many, and makes what is missing."""
+        for revision, size in sizes.items():
+            live = [fake for fake in self.workers.values() if fake.revision == revision and fake.ends_s is None]
+            live.sort(key=lambda fake: self._leaves_first(fake, victims))
+            for fake in live[: max(len(live) - size, 0)]:
+                fake.ends_s = self.clock() + (0.0 if fake.unschedulable else self.leave_s)
+            for _ in range(size - len(live)):
+                self._make(revision)
+        self._end(name for name, fake in self.workers.items() if fake.ends_s is not None and self.clock() >= fake.ends_s)
+        self._place()
+
+    def _end(self, names: Iterable[str]) -> None:
+        for name in list(names):
+            if not self.workers.pop(name).unschedulable:
+                self._freed_s = self.clock()
+
+    def _place(self) -> None:
+        """Whoever has a device keeps it; what is free goes to those who wait longest."""
+        places = len(self.workers) if self.places is None else self.places
+        placed = [fake for fake in self.workers.values() if not fake.unschedulable]
+        for fake in placed[places:]:
+            fake.unschedulable = True
+        if self.clock() < self._freed_s + self.place_s:
+            return
+        waiting = (fake for fake in self.workers.values() if fake.unschedulable and fake.ends_s is None)
+        for fake in list(islice(waiting, max(places - len(placed), 0))):
+            fake.unschedulable = False
+            if fake.starts_s < inf:
+                fake.starts_s = self.clock() + self.start_s
+
+    def _available(self) -> dict[str, int]:
+        ready = [fake.revision for fake in self.workers.values() if self._ready(fake)]
+        return {revision: ready.count(revision) for revision in ready}
 
     def _leaves_first(self, fake: FakeWorker, victims: Sequence[str]) -> tuple[bool, bool, bool, float]:
         return (not fake.unschedulable, self._ready(fake), fake.name not in victims, -fake.created_s)
 
     def _make(self, revision: str) -> None:
         self._made += 1
-        now_s = self.clock()
-        max_batch = self.workload.spec.batching.max_size if self.workload else 32
+        now_s, told = self.clock(), self._told[revision]
+        max_batch = told.spec.batching.max_size
         own = CeilingState(base=max_batch, ceiling=max_batch, effective=max_batch, burst=False, granted=False)
         fake = FakeWorker(f"worker-{self._made}", revision, now_s, now_s + self.start_s, own, max_batch)
-        if self.workload is not None and self.workload.runtime.shared:
+        fake.unschedulable = self.places is not None
+        if told.runtime.shared:
             fake.waits, fake.starts_s = True, inf
-        failure = self.bad.get(self.workload.spec.model.sha256) if self.workload else None
+        failure = self.bad.get(told.spec.model.sha256)
         if failure is not None:
             fake.starts_s, (fake.failure_reason, fake.failure_message) = inf, failure
         self.workers[fake.name] = fake
 
     def _ready(self, fake: FakeWorker) -> bool:
         started = self.clock() >= fake.starts_s and not fake.unschedulable
-        return started and fake.drains_s is None and fake.failure_reason is None
+        return started and fake.drains_s is None and fake.ends_s is None and fake.failure_reason is None
 
     def _phase(self, fake: FakeWorker) -> WorkerPhase:
+        if fake.ends_s is not None:
+            return "Terminating"
         if fake.failure_reason is not None:
             return "Failed"
         if fake.unschedulable:

@@ -140,7 +140,8 @@ class LocalCluster:
         workers = tuple(process.worker() for process in self._workers.values() if not process.is_over)
         if self._workload is None:
             return Fleet(self._replicas, workers)
-        return Fleet(self._replicas, workers, self._workload.revision, self._workload.manner, self._workload.record)
+        told = self._workload
+        return Fleet(self._replicas, workers, told.revision, told.manner, told.record, unplaced=told.unplaced)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size; victims get SIGTERM first."""
@@ -207,7 +208,8 @@ class LocalCluster:
         new = [process for process in live if process.revision == revision]
         idle = [process for process in old if not process.is_ready]
         if not surges:
-            complete = len(live) == self._replicas and all(process.is_ready for process in live)
+            ready = sum(process.is_ready for process in live)
+            complete = len(live) == self._replicas and ready >= self._replicas - self._workload.unplaced
             for process in idle[:1] or (old[:1] if complete else []):
                 process.stop()
         elif old and all(process.is_ready for process in new):

@@ -313,8 +313,11 @@ def _would_start(one: _Id, own: Mapping[_Id, Account], claims: Sequence[Claim], 
 
     if me.claim.stage != "Waiting" or starts(claims):
         return False
-    others = [account.claim.name for account in own.values() if account.revision != me.revision]
-    return any(starts([claim for claim in claims if claim.name != other]) for other in others)
+    old = [account.claim for account in own.values() if account.revision != me.revision]
+    # Those of them that wait themselves would go before it, and after them the one.
+    idle = {claim.name for claim in old if claim.stage == "Waiting"}
+    there = [claim for claim in claims if claim.name not in idle]
+    return any(starts([claim for claim in there if claim.name != other.name]) for other in old)
 
 
 def _key(ref: Ref) -> Key:

@@ -3,11 +3,16 @@
 Whether a device is free is not computed from nodes and pods: that takes the right to read all of both, and guesses what only the
 scheduler knows (taints, affinity, other people's pods). The worker that is to come beside the old ones is the question: when the
 scheduler finds no place for it, none is free. So `Auto` surges first and goes one by one when that stays unplaced.
+
+More workers may be ordered than there are places. Those without one serve nothing, yet a Deployment counts them as the one that
+may be away, and then takes away nobody who serves. So it is told how many they are: one that serves goes at a time, not a second.
+How many places there are is counted before the first one goes. After that more are noticed at once and fewer late: the device of
+one that has just gone is nobody's for a moment, and a wrong count costs time that way round, and a worker the other.
 """
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from yolastic_contract.inference import InferenceSpec, RolloutStrategy
@@ -17,6 +22,11 @@ from yolastic_operator.policy.workers import count, is_serving
 
 PLACE_WAIT_S: Final = 10.0
 """A new worker without a place beside the old ones gets this long before one of them makes room, seconds."""
+LOST_WAIT_S: Final = 60.0
+"""One by one: when fewer workers have a place than had one, the scheduler gets this long to find another, seconds.
+
+It tries again within 10 s when something has gone; after that the place is taken for lost, and the next old one makes room.
+"""
 LEAVE_MARGIN_S: Final = 60.0
 """Beside its drain a worker that leaves may take so long to go, seconds."""
 FAILURES: Final = 3
@@ -54,7 +64,7 @@ class Record:
     running: Kept | None = None
     """What the cluster was last told to run."""
     good: Kept | None = None
-    """What served before that; None once a worker of `running` has served."""
+    """What served before that; None once a worker of `running` has served. Of the same revision: that has served."""
     given_up: GivenUp | None = None
 
 
@@ -66,6 +76,10 @@ class Watch:
     stuck_s: float | None = None
     leaving_s: float | None = None
     """Some worker leaves: it is about to make room."""
+    lost_s: float | None = None
+    """One by one, fewer workers have a place than `places`, and none is about to be free."""
+    places: int | None = None
+    """One by one: so many workers find a place at the same time; None: all that are ordered, as far as anybody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +90,8 @@ class Plan:
     manner: Manner
     record: Record
     watch: Watch
+    unplaced: int = 0
+    """`Workload.unplaced`."""
 
 
 def plan(
@@ -86,6 +102,7 @@ def plan(
     watch: Watch,
     now_s: float,
     homeless: Collection[str] = (),
+    waiting: Collection[str] = (),
 ) -> Plan:
     """The next step of a rollout; the same answer until something moves.
 
@@ -96,6 +113,7 @@ def plan(
         watch: `Plan.watch` of the turn before; empty after a restart.
         now_s: seconds of a clock that is never set.
         homeless: workers that have a place, and find no memory on the shared device there unless an old one makes room.
+        waiting: all workers that wait for memory of a shared device, these among them.
     """
     target, given_up = wanted, record.given_up
     if (
@@ -107,21 +125,24 @@ def plan(
     if record.running is None or record.running.revision != target.revision:
         # What was gone back to had served before, though it may not yet again.
         served = given_up is not None or _serves(fleet, record.running)
-        good = record.running if served else record.good
-        record = Record(target, good if good is not None and good.revision != target.revision else None)
-        watch = Watch()
+        record = Record(target, record.running if served else record.good)
+        watch = Watch(places=watch.places)
     elif given_up is None or target is wanted:
         record = Record(target, None if _serves(fleet, target) else record.good)
 
-    watch = _watched(fleet, target, watch, now_s, homeless)
+    watch = _watched(fleet, target, watch, now_s, homeless, waiting)
     failed = _failed(fleet, target, watch, now_s)
-    if target is wanted and record.good is not None and failed is not None:
+    if target is wanted and record.good is not None and record.good.revision != target.revision and failed is not None:
         why = f"worker {failed.name}: {failed.failure_reason}: {failed.failure_message}"
         lost = GivenUp(target.revision, asked_by(wanted.spec), failed.failure_reason or "WorkerFailed", why)
-        target, watch = record.good, Watch()
-        record = Record(target, None, lost)
+        target, watch = record.good, Watch(places=watch.places)
+        record = Record(target, target, lost)
     manner = _manner(fleet, target, wanted.spec.rollout.strategy, watch, now_s)
-    return Plan(target, manner, record, watch)
+    places = _places(fleet, manner, watch, now_s, waiting)
+    unplaced = 0 if places is None else max((fleet.replicas or 0) - places, 0)
+    # A new count is a new question: what was missed before says nothing of it.
+    watch = replace(watch, places=places, lost_s=watch.lost_s if places == watch.places else None)
+    return Plan(target, manner, record, watch, unplaced)
 
 
 def asked_by(spec: InferenceSpec) -> str:
@@ -148,13 +169,21 @@ def rolled_back(given_up: GivenUp, observation: Observation) -> list[ConditionUp
     ]
 
 
+def may_shrink(fleet: Fleet, desired: int) -> bool:
+    """Whether `desired` may be ordered now; no fewer while old ones go one by one and some that are ordered have no place.
+
+    A Deployment shares a smaller size between old and new in proportion: it may take one that serves beside the one that is away
+    and leave one that has no place. And told that more may be away, it would let another go at once.
+    """
+    serving = any(worker.ready and worker.revision != fleet.revision for worker in fleet.workers)
+    return not (fleet.unplaced and serving and 0 < desired < (fleet.replicas or 0))
+
+
 def waits_for(fleet: Fleet, strategy: RolloutStrategy, desired: int, *, for_memory: bool = False) -> str:
     """What a rollout that is under way waits for, in words."""
     new = [worker for worker in fleet.workers if worker.revision == fleet.revision and worker.phase != "Terminating"]
     if fleet.manner == "OneByOne":
-        why = "as rollout.strategy Recreate says" if strategy == "Recreate" else "because no device is free for one more"
-        alone = "; nobody serves until the new worker is ready" if desired == 1 else ""
-        return f"one by one, an old worker goes before its successor starts, {why}{alone}"
+        return _one_by_one(fleet, strategy, desired, new)
     if any(worker.unschedulable for worker in new):
         then = "it waits for one, as rollout.strategy RollingUpdate says"
         if strategy == "Auto":
@@ -165,6 +194,22 @@ def waits_for(fleet: Fleet, strategy: RolloutStrategy, desired: int, *, for_memo
     if any(worker.phase in {"Pending", "Starting"} for worker in new):
         return "waiting for the new worker to be ready"
     return "waiting for the cluster to start the next one and to end the old ones"
+
+
+def _one_by_one(fleet: Fleet, strategy: RolloutStrategy, desired: int, new: Collection[Worker]) -> str:
+    why = "as rollout.strategy Recreate says" if strategy == "Recreate" else "because no device is free for one more"
+    said = [f"one by one, an old worker goes before its successor starts, {why}"]
+    if fleet.unplaced:
+        there = "has no place" if fleet.unplaced == 1 else "have no place"
+        said.append(f"{fleet.unplaced} of {fleet.replicas} ordered {there}, and one that serves goes at a time")
+    leaving = any(worker.phase == "Terminating" for worker in fleet.workers)
+    old = any(worker.revision != fleet.revision for worker in fleet.workers)
+    if old and not leaving and sum(worker.unschedulable for worker in new) > fleet.unplaced:
+        then = f"when that stays so for {LOST_WAIT_S:.0f} s, the next old one makes room"
+        said.append(f"the scheduler finds no place for a new worker: {then}")
+    elif desired - fleet.unplaced <= 1:
+        said.append("nobody serves until the new worker is ready")
+    return "; ".join(said)
 
 
 def _serves(fleet: Fleet, kept: Kept | None) -> bool:
@@ -178,14 +223,33 @@ def _live(fleet: Fleet, kept: Kept) -> tuple[list[Worker], list[Worker]]:
     return new, [worker for worker in live if worker.revision != kept.revision]
 
 
-def _watched(fleet: Fleet, target: Kept, watch: Watch, now_s: float, homeless: Collection[str]) -> Watch:
+def _housed(workers: Collection[Worker], waiting: Collection[str]) -> list[Worker]:
+    """Workers that have a place, or of whom nobody has said yet that they have none."""
+    return [worker for worker in workers if not worker.unschedulable and worker.name not in waiting]
+
+
+def _watched(  # noqa: PLR0917 - the arguments of `plan`
+    fleet: Fleet, target: Kept, watch: Watch, now_s: float, homeless: Collection[str], waiting: Collection[str]
+) -> Watch:
     new, old = _live(fleet, target)
+    ordered = fleet.replicas or 0
+    places = watch.places
+    if places is None and fleet.unplaced:  # as the process before this one told the cluster
+        places = ordered - fleet.unplaced
     # One that leaves is about to make room: then it is no want of devices. On a node that is off it leaves for ever.
     leaving_s = _since(watch.leaving_s, any(worker.phase == "Terminating" for worker in fleet.workers), now_s)
     leaving = leaving_s is not None and now_s - leaving_s <= target.spec.drain.timeout_seconds + LEAVE_MARGIN_S
     unplaced = bool(old) and not leaving and any(worker.unschedulable or worker.name in homeless for worker in new)
+    had = ordered if places is None else min(places, ordered)
+    lost = unplaced and fleet.manner == "OneByOne" and len(_housed((*new, *old), waiting)) < had
     stuck = any(worker.failure_reason is not None and worker.phase == "Failed" for worker in new)
-    return Watch(_since(watch.unplaced_s, unplaced, now_s), _since(watch.stuck_s, stuck, now_s), leaving_s)
+    return Watch(
+        unplaced_s=_since(watch.unplaced_s, unplaced, now_s),
+        stuck_s=_since(watch.stuck_s, stuck, now_s),
+        leaving_s=leaving_s,
+        lost_s=_since(watch.lost_s, lost, now_s),
+        places=places,
+    )
 
 
 def _since(before_s: float | None, holds: bool, now_s: float) -> float | None:
@@ -211,7 +275,25 @@ def _manner(fleet: Fleet, target: Kept, strategy: RolloutStrategy, watch: Watch,
     if fleet.manner == "OneByOne":
         # To its end: a surge in between would only find again that there is no place.
         new, old = _live(fleet, target)
-        over = not old and sum(worker.ready for worker in new) >= (fleet.replicas or 0)
+        ordered = fleet.replicas or 0
+        placed = ordered if watch.places is None else min(watch.places, ordered)
+        over = not old and sum(worker.ready for worker in new) >= placed
         return "Surge" if over else "OneByOne"
-    unplaced = watch.unplaced_s is not None and now_s - watch.unplaced_s >= PLACE_WAIT_S
-    return "OneByOne" if unplaced else "Surge"
+    return "OneByOne" if _for_long(watch.unplaced_s, PLACE_WAIT_S, now_s) else "Surge"
+
+
+def _places(fleet: Fleet, manner: Manner, watch: Watch, now_s: float, waiting: Collection[str]) -> int | None:
+    """`Watch.places` from here on: counted when it begins and when one was lost, and in between only more."""
+    if manner == "Surge":
+        return None
+    housed = _housed([worker for worker in fleet.workers if worker.phase != "Terminating"], waiting)
+    begins = fleet.manner == "Surge" and _for_long(watch.unplaced_s, PLACE_WAIT_S, now_s)
+    if begins or _for_long(watch.lost_s, LOST_WAIT_S, now_s):
+        return len(housed)
+    if watch.places is None:
+        return None
+    return max(watch.places, sum(worker.phase in {"Starting", "Ready", "Draining"} for worker in housed))
+
+
+def _for_long(since_s: float | None, wait_s: float, now_s: float) -> bool:
+    return since_s is not None and now_s - since_s >= wait_s
