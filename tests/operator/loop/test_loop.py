@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from yolastic_operator.cluster.base import ClusterError, RefusedError
+from yolastic_operator.cluster.base import ClusterError, RefusedError, WorkerError
 
 FAST = {"scaleDown": {"stabilizationWindowSeconds": 30}}
 ELASTIC = {"minReplicas": 1, "maxReplicas": 6, "behavior": FAST}
@@ -225,6 +225,89 @@ def test_connections_made_before_all_had_heard_are_made_once_more(world: Any) ->
     assert 4 <= it.now_s - joined_s <= 5.5, "turns come every second until then"
     it.run(30)
     assert it.cluster.told("rebalance") == ["worker-1", "worker-1", "worker-2"]
+
+
+def test_who_could_not_be_told_of_a_new_worker_is_told_later(world: Any) -> None:
+    it = world(replicas=1)
+    it.run_until(lambda: it.ready == 1)
+    it.change(replicas=2)
+    it.cluster.faults["rebalance"] = WorkerError("no answer within 2 s")
+    it.run_until(lambda: it.ready == 2)
+    it.run(20)
+    it.cluster.faults.clear()
+    it.run(120)
+    assert it.cluster.told("rebalance") == ["worker-1"]
+
+
+def test_who_can_not_be_told_is_let_be_in_the_end(world: Any) -> None:
+    it = world(replicas=1)
+    it.run_until(lambda: it.ready == 1)
+    it.change(replicas=2)
+    it.cluster.faults["rebalance"] = WorkerError("status 404", 404)
+    it.run_until(lambda: it.ready == 2)
+    it.run(61)
+    it.cluster.faults.clear()
+    it.run(120)
+    assert it.cluster.told("rebalance") == []
+
+
+def test_who_leaves_is_not_told_any_more(world: Any) -> None:
+    it = world(replicas=2)
+    it.run_until(lambda: it.ready == 2)
+    it.change(replicas=3)
+    it.cluster.faults["rebalance"] = WorkerError("connection reset")
+    it.run_until(lambda: it.ready == 3)
+    it.change(replicas=1)
+    it.cluster.drain_s = 30.0
+    it.run_until(lambda: len(it.cluster.told("drain")) == 2)
+    it.cluster.faults.clear()
+    it.run(120)
+    (stayed,) = it.cluster.workers
+    assert set(it.cluster.told("rebalance")) <= {stayed}
+
+
+@pytest.mark.parametrize("away_s", [2.0, 30.0, 600.0])
+def test_a_worker_that_joined_while_nobody_looked_gets_its_share(world: Any, away_s: float) -> None:
+    it = world(replicas=1)
+    it.run_until(lambda: it.ready == 1)
+    it.change(replicas=2)
+    it.run(4)
+    it.now_s += away_s
+    it.restart()
+    it.run(120)
+    assert sorted(it.cluster.told("rebalance")) in (["worker-1"], ["worker-1", "worker-2"])
+
+
+def test_a_worker_that_took_the_place_of_another_while_nobody_looked_gets_its_share(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(300)
+    it.cluster.calls.clear()
+    del it.cluster.workers["worker-1"]
+    asyncio.run(it.cluster.fleet(it.loop._ref))
+    it.now_s += 30
+    it.restart()
+    it.run(60)
+    assert it.cluster.told("rebalance") == ["worker-2", "worker-3"]
+
+
+def test_one_worker_alone_has_nobody_to_share_with(world: Any) -> None:
+    it = world(replicas=1)
+    it.run(4)
+    it.now_s += 10
+    it.restart()
+    it.run(120)
+    assert it.cluster.told("rebalance") == []
+
+
+@pytest.mark.parametrize("ahead_s", [-7200.0, 0.0, 7200.0])
+def test_a_restart_at_rest_moves_no_connection(world: Any, ahead_s: float) -> None:
+    it = world(replicas=3)
+    it.run(120)
+    it.cluster.calls.clear()
+    it.restart()
+    it.loop._wall = lambda: it.now_s + ahead_s
+    it.run(120)
+    assert it.cluster.told("rebalance") == []
 
 
 def test_a_grant_is_pushed_until_confirmed(world: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import ceilings, shrink
 from yolastic_operator.act.complaints import Complaints
+from yolastic_operator.act.rebalancing import Rebalancing
 from yolastic_operator.cluster.base import Cluster, ClusterError, WorkerError
 from yolastic_operator.model import CeilingDecision, Decision, Observation, Ref, Worker
 
@@ -28,7 +29,7 @@ class Resized:
 
 
 class Effects:
-    """Acts on one inference; remembers who is on the way out and who was ready."""
+    """Acts on one inference; remembers who is on the way out and who is still to rebalance."""
 
     def __init__(
         self, cluster: Cluster, ref: Ref, complaints: Complaints, timeout_s: float, propagation_delay_s: float = 0.0
@@ -38,14 +39,11 @@ class Effects:
         self._ref = ref
         self._complaints = complaints
         self._timeout_s = timeout_s
-        self._propagation_delay_s = propagation_delay_s
         self._leaving: Mapping[str, float] = {}
         self._unbidden: Mapping[str, float] = {}
         self._dismissed: Mapping[str, float] = {}
         self._deaf: frozenset[str] = frozenset()
-        self._ready: frozenset[str] | None = None
-        self._again_s: float | None = None
-        """When to rebalance once more."""
+        self._rebalancing = Rebalancing(propagation_delay_s)
 
     async def grant(self, observation: Observation, decision: CeilingDecision | None) -> bool:
         """Push the tiers to whoever does not work with them; True when somebody did not, so confirmation is due."""
@@ -100,33 +98,34 @@ class Effects:
         # An order without victims grows, or gives up workers that were never made.
         return Resized(begun or not step.victims, ordered=True, size=step.order, waiting=bool(step.waiting))
 
-    async def rebalance(self, observation: Observation, now_s: float) -> bool:
-        """When workers became ready, let the others go of their keep-alive connections, so that the new get their share.
+    async def rebalance(self, observation: Observation, counted: int, now_s: float, wall_s: float) -> bool:
+        """When workers joined, let the others go of their keep-alive connections, so that the new get their share.
 
-        At once, and again when all clients have heard of the new ones: a connection made anew before that goes to an old one.
-        Then all are told, the new ones too: if only the old gave up theirs a second time, the new would end up with too many.
-        True while that is still to come.
+        Arguments as those of `Rebalancing.due`. True while somebody is to be told once more at a time of its own.
         """
-        ready = {worker.name: worker for worker in observation.fleet.workers if worker.ready and worker.phase == "Ready"}
-        before, self._ready = self._ready, frozenset(ready)
-        told: frozenset[str] = frozenset()
-        if before is not None and self._ready - before:
-            told = self._ready & before
-            self._again_s = now_s + self._propagation_delay_s if told and self._propagation_delay_s else None
-        elif self._again_s is not None and now_s >= self._again_s:
-            told, self._again_s = self._ready, None
-        staying = [ready[name] for name in sorted(told - self._leaving.keys())]
-        await asyncio.gather(*(self._ask(item, "rebalance", self._cluster.rebalance(self._ref, item)) for item in staying))
-        return self._again_s is not None
+        due = self._rebalancing.due(observation, self._leaving, counted=counted, now_s=now_s, wall_s=wall_s)
+        for worker, took in zip(due, await asyncio.gather(*map(self._rebalance, due)), strict=True):
+            if took:
+                self._rebalancing.told(worker)
+        return self._rebalancing.waits
 
-    async def _ask(self, worker: Worker, what: str, call: Awaitable[None]) -> None:
-        """One call to a worker; when it fails the next turn sees by `/state` that it is still to do."""
+    async def _rebalance(self, worker: Worker) -> bool:
+        return await self._ask(worker, "rebalance", self._cluster.rebalance(self._ref, worker))
+
+    async def _ask(self, worker: Worker, what: str, call: Awaitable[None]) -> bool:
+        """One call to a worker; False: it failed, and is made again next turn.
+
+        That a drain or a grant is still to do shows in `/state`; of a rebalance nothing shows, so it is remembered.
+        """
         step = f"{what} of {worker.name}"
         try:
             async with asyncio.timeout(self._timeout_s):
                 await call
-            self._complaints.clear(step)
         except TimeoutError:
             self._complaints.add(step, f"no answer within {self._timeout_s:g} s")
+            return False
         except (WorkerError, ClusterError) as error:
             self._complaints.add(step, error)
+            return False
+        self._complaints.clear(step)
+        return True
