@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from yolastic_contract.inference import DecisionStatus, InferenceSpec, InferenceStatus
 from yolastic_contract.runtime import RuntimeSpec
@@ -14,7 +14,7 @@ from yolastic_operator.act.changes import Changes, reason_of, written
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
 from yolastic_operator.act.rolling import Rolling
-from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
+from yolastic_operator.cluster.base import Cluster, ClusterError, Event, RefusedError
 from yolastic_operator.model import (
     ConditionUpdate,
     Decision,
@@ -34,6 +34,9 @@ from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
 from yolastic_operator.policy.workers import is_serving
 from yolastic_operator.telemetry import NoTelemetry, Telemetry
+
+MOST_UNTOLD: Final = 20
+"""Events that wait to be posted; of more the oldest are let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,8 @@ class Loop:
         self._written = InferenceStatus()
         """As written last: events are the way from here to the next."""
         self._written_s: float | None = None
+        self._untold: tuple[Event, ...] = ()
+        """Events that are still to be posted, oldest first."""
         self._rolling = Rolling()
         self._homeless: frozenset[str] = frozenset()
         """As the ledger said in the turn before."""
@@ -239,6 +244,11 @@ class Loop:
         return min(self._settings.busy_turn_s, self._settings.turn_s) if busy else self._settings.turn_s
 
     async def _publish(self, status: InferenceStatus) -> None:
+        """Write the status if it is worth it, and post the events that are to be told."""
+        await self._write(status)
+        await self._post_events()
+
+    async def _write(self, status: InferenceStatus) -> None:
         last, self._status = self._status, status
         now_s = self._monotonic()
         since_s = math.inf if self._written_s is None else now_s - self._written_s
@@ -251,12 +261,24 @@ class Loop:
             return
         try:
             await self._cluster.write_status(self._ref, folding.render(status))
-            before, self._written, self._written_s = self._written, status, now_s
-            for event in events.between(before, status):
-                await self._cluster.post_event(self._ref, event)
-            self._complaints.clear("status")
         except ClusterError as error:
             self._complaints.add("status", error)
+            return
+        self._complaints.clear("status")
+        self._untold = (*self._untold, *events.between(self._written, status))[-MOST_UNTOLD:]
+        self._written, self._written_s = status, now_s
+
+    async def _post_events(self) -> None:
+        """Oldest first; from one that fails on they wait for the next turn, and one that is refused is let go."""
+        while self._untold:
+            try:
+                await self._cluster.post_event(self._ref, self._untold[0])
+                self._complaints.clear("event")
+            except ClusterError as error:
+                self._complaints.add("event", error)
+                if not error.in_vain:
+                    return
+            self._untold = self._untold[1:]
 
     def _tell(self, observation: Observation, decision: Decision, status: InferenceStatus, changes: list[DecisionStatus]) -> None:
         for change in changes:

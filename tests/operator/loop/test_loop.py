@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from yolastic_operator.cluster.base import ClusterError, RefusedError, WorkerError
+from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
+from yolastic_operator.loop import MOST_UNTOLD
 
 FAST = {"scaleDown": {"stabilizationWindowSeconds": 30}}
 ELASTIC = {"minReplicas": 1, "maxReplicas": 6, "behavior": FAST}
@@ -528,6 +529,63 @@ def test_a_failed_order_is_told_and_repeated(world: Any) -> None:
     it.run(10)
     assert it.cluster.replicas == 3
     assert [event.reason for event in it.cluster.events].count("Rescaled") == 1
+
+
+@pytest.mark.parametrize("failing", ["write_status", "post_event"])
+def test_an_event_that_could_not_be_posted_is_posted_later(world: Any, failing: str) -> None:
+    it = world(replicas=1)
+    it.run(60)
+    it.cluster.events.clear()
+    it.cluster.faults[failing] = ClusterError("500 Internal Server Error")
+    it.change(replicas=3)
+    it.run(10)
+    it.cluster.workers["worker-1"].failure_reason = "DeviceLost"
+    it.run(10)
+    assert it.cluster.events == []
+    it.cluster.faults.clear()
+    asyncio.run(it.turn())
+    assert [event.message[:16] for event in it.cluster.events][:1] == ["from 1 to 3 work"]
+    it.run(120)
+    assert len(it.cluster.events) == len(set(it.cluster.events)), "each once"
+
+
+def test_an_event_that_is_refused_does_not_hold_up_the_next(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = world(replicas=1)
+    it.run(60)
+    it.cluster.events.clear()
+    told: list[str] = []
+
+    async def post_event(ref: Any, event: Event) -> None:
+        told.append(event.message[:11])
+        error = ClusterError("422 Unprocessable Entity")
+        error.in_vain = told[-1] == "from 1 to 2"
+        raise error
+
+    monkeypatch.setattr(it.cluster, "post_event", post_event)
+    for size in (2, 3):
+        it.change(replicas=size)
+        it.run(10)
+    assert told[0] == "from 1 to 2"
+    assert len(told) > 2
+    assert set(told[1:]) == {"from 2 to 3"}, "which is tried again"
+    monkeypatch.undo()
+    it.run(5)
+    assert [event.message[:11] for event in it.cluster.events] == ["from 2 to 3"]
+
+
+def test_of_the_events_of_a_long_outage_the_newest_are_kept(world: Any) -> None:
+    it = world(replicas=1)
+    it.run(60)
+    it.cluster.events.clear()
+    it.cluster.faults["post_event"] = ClusterError("no answer")
+    for size in range(2, 40):
+        it.change(replicas=size)
+        it.run(5)
+    it.cluster.faults.clear()
+    it.run(5)
+    rescaled = [event.message for event in it.cluster.events if event.reason == "Rescaled"]
+    assert len(it.cluster.events) == MOST_UNTOLD
+    assert rescaled[-1].startswith("from 38 to 39 workers")
 
 
 def test_hung_workers_cost_their_timeout_once_not_each(world: Any) -> None:
