@@ -233,7 +233,7 @@ class Loop:
             resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
             rebalancing = await self._effects.rebalance(observation, previous.ready_replicas, self._monotonic(), facts.now_s)
         size = observation.fleet.replicas or 0
-        changes = self._changes.of(decision, size, begun=resized.begun, now_s=self._monotonic(), wall_s=facts.now_s)
+        changes = self._changes.of(decision, size, moved=resized.moved, now_s=self._monotonic(), wall_s=facts.now_s)
         if resized.failure is not None:
             trouble.append(ConditionUpdate("ScalingActive", "False", "ScaleFailed", resized.failure))
         done = written(observation, decision, resized)

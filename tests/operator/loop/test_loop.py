@@ -531,6 +531,107 @@ def test_a_failed_order_is_told_and_repeated(world: Any) -> None:
     assert [event.reason for event in it.cluster.events].count("Rescaled") == 1
 
 
+def sizes_told(it: Any) -> list[tuple[int, int]]:
+    """Changes of size in the status, oldest first; each must have its event and its count."""
+    changes = [change for change in reversed(it.status["autoscaling"]["decisions"]) if change["from"] != change["to"]]
+    events = [event.message for event in it.cluster.events if event.reason == "Rescaled"]
+    for change, event in zip(changes, events[-len(changes) :] if changes else [], strict=True):
+        assert event.startswith(f"from {change['from']} to {change['to']} workers")
+    return [(change["from"], change["to"]) for change in changes]
+
+
+def test_a_shrink_is_told_when_a_worker_took_it(world: Any) -> None:
+    it = world(replicas=3)
+    it.run(60)
+    counted = len(it.figures.reasons)
+    it.cluster.faults["drain"] = WorkerError("status 503", 503)
+    it.change(replicas=1)
+    it.run(20)
+    assert it.status["desiredReplicas"] == 1
+    it.change(replicas=3)
+    it.run(10)
+    it.cluster.faults.clear()
+    it.run(60)
+    assert it.cluster.told("drain") == it.cluster.told("scale") == []
+    assert sizes_told(it) == []
+    assert len(it.figures.reasons) == counted
+    it.change(replicas=1)
+    it.run(60)
+    assert sizes_told(it) == [(3, 1)]
+    assert len(it.figures.reasons) == counted + 1
+
+
+def test_of_a_shrink_that_one_of_two_took_one_is_told(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    drain = it.cluster.drain
+
+    async def one_refuses(ref: Any, worker: Any) -> None:
+        if worker.name == "worker-2":
+            raise WorkerError("status 503", 503)
+        await drain(ref, worker)
+
+    monkeypatch.setattr(it.cluster, "drain", one_refuses)
+    it.change(replicas=1)
+    it.run(20)
+    assert sizes_told(it) == [(3, 2)]
+    it.change(replicas=2)
+    it.run(60)
+    assert it.ready == it.cluster.replicas == 2
+    assert sizes_told(it) == [(3, 2)]
+
+
+def test_a_drain_that_was_taken_and_came_to_nothing_is_told_too(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.cluster.drain_s = 60.0
+    it.change(replicas=1)
+    it.run(10)
+    assert sizes_told(it) == [(2, 1)]
+    (drained,) = (fake for fake in it.cluster.workers.values() if fake.drains_s is not None)
+    drained.drains_s = None  # its container was started anew
+    it.change(replicas=2)
+    it.run(60)
+    assert it.cluster.told("scale") == []
+    assert sizes_told(it) == [(2, 1), (1, 2)]
+
+
+def test_who_drained_and_is_gone_with_its_node_was_no_shrink(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.cluster.drain_s = 60.0
+    it.change(replicas=1)
+    it.run(10)
+    (drained,) = (name for name, fake in it.cluster.workers.items() if fake.drains_s is not None)
+    del it.cluster.workers[drained]
+    it.change(replicas=2)
+    it.run(60)
+    assert sizes_told(it) == [(2, 1), (1, 2)]
+
+
+def test_who_drained_and_went_with_the_size_that_somebody_set_is_not_told_of_again(world: Any) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    it.cluster.drain_s = 60.0
+    it.change(replicas=2)
+    it.run(10)
+    asyncio.run(it.cluster.scale(it.loop._ref, 2, it.cluster.told("drain")))
+    it.run(60)
+    assert sizes_told(it) == [(3, 2)]
+
+
+def test_a_restart_amid_a_drain_tells_it_no_second_time(world: Any) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    it.cluster.drain_s = 20.0
+    it.change(replicas=1)
+    it.run(5)
+    it.restart()
+    it.run(60)
+    assert it.cluster.replicas == 1
+    assert sizes_told(it) == [(3, 1)]
+
+
 @pytest.mark.parametrize("failing", ["write_status", "post_event"])
 def test_an_event_that_could_not_be_posted_is_posted_later(world: Any, failing: str) -> None:
     it = world(replicas=1)

@@ -1,8 +1,8 @@
 """Carries a decision out: tiers to workers, sizes to the cluster, drains and rebalancing. What fails is tried again next turn."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import ceilings, shrink
@@ -10,14 +10,16 @@ from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.rebalancing import Rebalancing
 from yolastic_operator.cluster.base import Cluster, ClusterError, WorkerError
 from yolastic_operator.model import CeilingDecision, Decision, Observation, Ref, Worker
+from yolastic_operator.policy.workers import is_draining
 
 
 @dataclass(frozen=True, slots=True)
 class Resized:
     """What became of the wish for another size."""
 
-    begun: bool = False
-    """Growing was ordered, or the first step of shrinking taken: a change to tell."""
+    moved: tuple[int, int] | None = None
+    """From which size to which, when this turn's orders and the drains that were taken lead nearer to the wanted one: a change
+    to tell. Workers that took a drain do not count, ordered or not."""
     ordered: bool = False
     """A size was ordered in this turn."""
     size: int | None = None
@@ -43,6 +45,10 @@ class Effects:
         self._unbidden: Mapping[str, float] = {}
         self._dismissed: Mapping[str, float] = {}
         self._deaf: frozenset[str] = frozenset()
+        self._taken: frozenset[str] = frozenset()
+        """Of those that leave, who took the drain."""
+        self._size: int | None = None
+        """Ordered when the last turn ended."""
         self._rebalancing = Rebalancing(propagation_delay_s)
 
     async def grant(self, observation: Observation, decision: CeilingDecision | None) -> bool:
@@ -77,26 +83,45 @@ class Effects:
             now_s=now_s,
             timeout_s=drain_timeout_s,
         )
-        ordered = observation.fleet.replicas or 0
-        begun = decision.replicas.desired < ordered and any(name not in self._leaving for name in step.leaving)
+        drained = frozenset(view.worker.name for view in observation.workers if is_draining(view))
+        # Of those that drain unasked it was told before a restart.
+        known = self._lost(observation) | drained.intersection(step.leaving).difference(self._leaving)
+        start = max((observation.fleet.replicas or 0) - len(known), 0)
+        drained |= await self._drain(observation, step.drain)
         self._leaving, self._deaf = step.leaving, step.deaf
+        self._taken = (self._taken | drained).intersection(step.leaving)
+        resized = await self._order(step, now_s)
+        self._size = observation.fleet.replicas if resized.size is None else resized.size
+        end, desired = max((self._size or 0) - len(self._taken), 0), decision.replicas.desired
+        return replace(resized, moved=(start, end)) if abs(end - desired) < abs(start - desired) else resized
+
+    def _lost(self, observation: Observation) -> frozenset[str]:
+        """Who took a drain and still counts in the ordered size. Who has gone since does, unless the size was changed with it."""
+        if observation.fleet.replicas == self._size:
+            return self._taken
+        return self._taken.intersection(worker.name for worker in observation.fleet.workers)
+
+    async def _drain(self, observation: Observation, names: Sequence[str]) -> frozenset[str]:
+        """Who took it."""
         workers = {worker.name: worker for worker in observation.fleet.workers}
-        await asyncio.gather(
-            *(self._ask(workers[name], "drain", self._cluster.drain(self._ref, workers[name])) for name in step.drain)
-        )
+        asked = (self._ask(workers[name], "drain", self._cluster.drain(self._ref, workers[name])) for name in names)
+        return frozenset(name for name, took in zip(names, await asyncio.gather(*asked), strict=True) if took)
+
+    async def _order(self, step: shrink.SizeStep, now_s: float) -> Resized:
+        waiting = bool(step.waiting)
         if step.order is None:
-            return Resized(begun, waiting=bool(step.waiting))
+            return Resized(waiting=waiting)
         try:
             await self._cluster.scale(self._ref, step.order, step.victims)
         except ClusterError as error:
             self._complaints.add("scale", error)
-            return Resized(begun, waiting=bool(step.waiting), failure=str(error))
+            return Resized(waiting=waiting, failure=str(error))
         self._complaints.clear("scale")
         # They are not in the ordered size any more: until the cluster removes them they must not be taken off it once more.
         self._dismissed = {**self._dismissed, **dict.fromkeys(step.victims, now_s)}
         self._leaving = {name: since_s for name, since_s in step.leaving.items() if name not in step.victims}
-        # An order without victims grows, or gives up workers that were never made.
-        return Resized(begun or not step.victims, ordered=True, size=step.order, waiting=bool(step.waiting))
+        self._taken = self._taken.difference(step.victims)
+        return Resized(ordered=True, size=step.order, waiting=waiting)
 
     async def rebalance(self, observation: Observation, counted: int, now_s: float, wall_s: float) -> bool:
         """When workers joined, let the others go of their keep-alive connections, so that the new get their share.
