@@ -54,7 +54,7 @@ class LoopSettings:
     status_every_s: float = 30.0
     """A status in which only shown numbers moved is written at most this often."""
     ages_every_s: float = math.inf
-    """The same for a status in which only the ages and numbers of the explanation moved; by default that is never written."""
+    """The same for a status in which only ages and noise in the explanation moved; by default that is never written."""
     control_timeout_s: float = 2.0
     """The longest one worker may take to answer."""
     propagation_delay_s: float = 0.0
@@ -255,7 +255,8 @@ class Loop:
         if since_s <= self._settings.ages_every_s and folding.same_but_for_explanation(status, self._written):
             # Other words that come to the same are told once they have held for a turn: a gust is gone by then.
             passing = last is not None and not folding.same_explanation(status, last)
-            if passing or folding.same_explanation(status, self._written):
+            same = folding.same_explanation(status, self._written) and folding.same_load(status, self._written)
+            if passing or same:
                 return
         if since_s < self._settings.status_every_s and folding.same_but_for_numbers(status, self._written):
             return

@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import random
 import re
 from dataclasses import replace
 from typing import Any
@@ -131,6 +132,79 @@ def test_other_words_that_last_are_written(world: Any) -> None:
     it.change(autoscaling={**ELASTIC, "forecast": "None"})
     it.run(40)
     assert it.status["autoscaling"]["explanation"] != before
+
+
+def told_load(it: Any) -> str:
+    (figures,) = [step["text"] for step in it.status["autoscaling"]["explanation"] if step["about"] == "Figures"]
+    return str(re.search(r"\d+ images/s", figures)[0])  # type: ignore[index]
+
+
+FIXED, WIDE = {"replicas": 4}, {"autoscaling": {"minReplicas": 4, "maxReplicas": 6}}
+"""Nothing but the explanation tells the load of a fixed size; nor, while the load ratio is close to 0, of a large one."""
+
+
+@pytest.mark.parametrize("spec", [FIXED, WIDE])
+def test_the_explanation_follows_the_load_at_a_size_that_stays(world: Any, spec: dict[str, Any]) -> None:
+    it = world(**spec)
+    it.cluster.demand_per_s = 100.0
+    it.run(900)
+    for load_per_s in (10.0, 0.0, 100.0, 140.0, 2.0):
+        written = len(it.cluster.statuses)
+        it.cluster.demand_per_s = load_per_s
+        it.run(35)
+        assert told_load(it) == f"{load_per_s:.0f} images/s"
+        it.run(600)
+        assert len(it.cluster.statuses) - written <= 3, "the base tier may follow, and is confirmed"
+
+
+def test_a_load_that_swings_is_written_seldom(world: Any) -> None:
+    it = world(**FIXED)
+    it.run(900)
+    written = len(it.cluster.statuses)
+    for step in range(240):
+        it.cluster.demand_per_s = (100.0, 300.0)[step % 2]
+        it.run(5)
+    assert 20 < len(it.cluster.statuses) - written <= 1200 / it.settings.status_every_s + 3
+
+
+def test_after_a_restart_the_explanation_is_of_the_load_there_is(world: Any) -> None:
+    it = world(**FIXED)
+    it.cluster.demand_per_s = 1400.0
+    it.run(900)
+    it.cluster.demand_per_s = 10.0
+    it.now_s += 3600
+    it.restart()
+    it.run(5)
+    assert told_load(it) == "10 images/s"
+
+
+def poisson(chance: random.Random, mean: float) -> int:
+    if mean > 50:
+        return max(round(chance.gauss(mean, math.sqrt(mean))), 0)
+    limit, product, number = math.exp(-mean), chance.random(), 0
+    while product > limit:
+        product, number = product * chance.random(), number + 1
+    return number
+
+
+@pytest.mark.parametrize("load_per_s", [1.0, 1400.0])
+def test_the_noise_of_a_steady_load_is_not_written(world: Any, load_per_s: float) -> None:
+    """Images come as they like, counted over the last 15 s."""
+    it = world(**FIXED)
+    chance = random.Random(7)
+    counts = [0.0, 0.0, 0.0]
+
+    def turns(seconds: float) -> None:
+        for _ in range(round(seconds / 5)):
+            came = poisson(chance, 5 * load_per_s)
+            counts[:] = [*counts[1:], came]
+            it.cluster.demand_per_s = sum(counts) / 15
+            it.run(5)
+
+    turns(3900)  # by then the base tier has followed the demand
+    written = len(it.cluster.statuses)
+    turns(3600)
+    assert len(it.cluster.statuses) == written
 
 
 def test_the_noise_of_learned_times_is_not_written(world: Any) -> None:
