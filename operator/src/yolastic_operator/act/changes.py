@@ -6,11 +6,24 @@ from yolastic_contract.inference import DecisionStatus, InferenceStatus
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.ceilings import pending
 from yolastic_operator.act.effects import Resized
-from yolastic_operator.model import Decision, Observation
+from yolastic_operator.model import Decision, Observation, ScaleEvent
 from yolastic_operator.policy.workers import count
 
 ADVICE_EVERY_S: Final = 60.0
 """Advice that changes its mind with every gust of load is told this often at most."""
+
+
+def scale_events(status: InferenceStatus, now_s: float, wall_s: float) -> tuple[ScaleEvent, ...]:
+    """The last changes of size that a status tells, oldest first: a restart does not begin the rates of scaling anew.
+
+    `now_s` is the clock of the events; `wall_s`, Unix time, is the same moment.
+    """
+    events = []
+    for decision in reversed(status.autoscaling.decisions):
+        time_s = folding.seconds(decision.time)
+        if time_s is not None and decision.to != decision.from_ and not decision.advice:
+            events.append(ScaleEvent(now_s - max(wall_s - time_s, 0.0), decision.to - decision.from_))
+    return tuple(events)
 
 
 class Changes:
@@ -22,20 +35,22 @@ class Changes:
         self._advised = newest.to if newest is not None and status.autoscaling.advised_replicas is not None else None
         self._advised_s: float | None = None
 
-    def of(self, decision: Decision, size: int, *, begun: bool, now_s: float, wall_s: float) -> list[DecisionStatus]:
+    def of(
+        self, decision: Decision, size: int, *, moved: tuple[int, int] | None, now_s: float, wall_s: float
+    ) -> list[DecisionStatus]:
         """What is new in this turn, oldest first.
 
         Args:
             decision: the turn's.
             size: ordered before it.
-            begun: the decided size was ordered, or the first step of shrinking taken.
+            moved: from which size to which it went in this turn (`Resized.moved`).
             now_s: seconds of a clock that is never set.
             wall_s: Unix time.
         """
         told = self._ceiling_change(decision, size, wall_s)
         replicas = decision.replicas
-        if begun:
-            told.append(_change(wall_s, size, replicas.desired, replicas.reason, replicas.message))
+        if moved is not None:
+            told.append(_change(wall_s, *moved, replicas.reason, replicas.message))
         if replicas.advised is None:
             self._advised = None
         elif replicas.advised not in {size, self._advised} and self._may_advise(now_s):
