@@ -368,7 +368,8 @@ class AutoscalingStatus(Resource):
     decisions: Annotated[list[DecisionStatus], Field(max_length=5)] = []
     """The last five, newest first."""
     explained_time: Timestamp | None = None
-    """When the explanation was written: it is written again when more than ages and noise changes."""
+    """When the explanation was written: it is written again when more than ages and noise changes, at most every 30 s for figures
+    alone. A load that moved by less than a quarter is noise."""
     explanation: Annotated[list[ExplanationStep], Field(max_length=16)] = []
     """The present decision in words, step by step; `yolastic explain NAME` prints it. Empty: nothing is decided."""
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from yolastic_contract.inference import DecisionStatus, InferenceSpec, InferenceStatus
 from yolastic_contract.runtime import RuntimeSpec
@@ -14,7 +14,7 @@ from yolastic_operator.act.changes import Changes, reason_of, written
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
 from yolastic_operator.act.rolling import Rolling
-from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
+from yolastic_operator.cluster.base import Cluster, ClusterError, Event, RefusedError
 from yolastic_operator.model import (
     ConditionUpdate,
     Decision,
@@ -35,6 +35,9 @@ from yolastic_operator.policy.decide import decide
 from yolastic_operator.policy.workers import is_serving
 from yolastic_operator.telemetry import NoTelemetry, Telemetry
 
+MOST_UNTOLD: Final = 20
+"""Events that wait to be posted; of more the oldest are let go."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoopSettings:
@@ -51,7 +54,7 @@ class LoopSettings:
     status_every_s: float = 30.0
     """A status in which only shown numbers moved is written at most this often."""
     ages_every_s: float = math.inf
-    """The same for a status in which only the ages and numbers of the explanation moved; by default that is never written."""
+    """The same for a status in which only ages and noise in the explanation moved; by default that is never written."""
     control_timeout_s: float = 2.0
     """The longest one worker may take to answer."""
     propagation_delay_s: float = 0.0
@@ -103,6 +106,8 @@ class Loop:
         self._written = InferenceStatus()
         """As written last: events are the way from here to the next."""
         self._written_s: float | None = None
+        self._untold: tuple[Event, ...] = ()
+        """Events that are still to be posted, oldest first."""
         self._rolling = Rolling()
         self._homeless: frozenset[str] = frozenset()
         """As the ledger said in the turn before."""
@@ -226,9 +231,9 @@ class Loop:
         if decision.mode == "Active":
             unconfirmed = await self._effects.grant(observation, decision.ceiling)
             resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
-            rebalancing = await self._effects.rebalance(observation, self._monotonic())
+            rebalancing = await self._effects.rebalance(observation, previous.ready_replicas, self._monotonic(), facts.now_s)
         size = observation.fleet.replicas or 0
-        changes = self._changes.of(decision, size, begun=resized.begun, now_s=self._monotonic(), wall_s=facts.now_s)
+        changes = self._changes.of(decision, size, moved=resized.moved, now_s=self._monotonic(), wall_s=facts.now_s)
         if resized.failure is not None:
             trouble.append(ConditionUpdate("ScalingActive", "False", "ScaleFailed", resized.failure))
         done = written(observation, decision, resized)
@@ -239,24 +244,42 @@ class Loop:
         return min(self._settings.busy_turn_s, self._settings.turn_s) if busy else self._settings.turn_s
 
     async def _publish(self, status: InferenceStatus) -> None:
+        """Write the status if it is worth it, and post the events that are to be told."""
+        await self._write(status)
+        await self._post_events()
+
+    async def _write(self, status: InferenceStatus) -> None:
         last, self._status = self._status, status
         now_s = self._monotonic()
         since_s = math.inf if self._written_s is None else now_s - self._written_s
         if since_s <= self._settings.ages_every_s and folding.same_but_for_explanation(status, self._written):
             # Other words that come to the same are told once they have held for a turn: a gust is gone by then.
             passing = last is not None and not folding.same_explanation(status, last)
-            if passing or folding.same_explanation(status, self._written):
+            same = folding.same_explanation(status, self._written) and folding.same_load(status, self._written)
+            if passing or same:
                 return
         if since_s < self._settings.status_every_s and folding.same_but_for_numbers(status, self._written):
             return
         try:
             await self._cluster.write_status(self._ref, folding.render(status))
-            before, self._written, self._written_s = self._written, status, now_s
-            for event in events.between(before, status):
-                await self._cluster.post_event(self._ref, event)
-            self._complaints.clear("status")
         except ClusterError as error:
             self._complaints.add("status", error)
+            return
+        self._complaints.clear("status")
+        self._untold = (*self._untold, *events.between(self._written, status))[-MOST_UNTOLD:]
+        self._written, self._written_s = status, now_s
+
+    async def _post_events(self) -> None:
+        """Oldest first; from one that fails on they wait for the next turn, and one that is refused is let go."""
+        while self._untold:
+            try:
+                await self._cluster.post_event(self._ref, self._untold[0])
+                self._complaints.clear("event")
+            except ClusterError as error:
+                self._complaints.add("event", error)
+                if not error.in_vain:
+                    return
+            self._untold = self._untold[1:]
 
     def _tell(self, observation: Observation, decision: Decision, status: InferenceStatus, changes: list[DecisionStatus]) -> None:
         for change in changes:

@@ -109,15 +109,29 @@ class Fleet:
 
     def __init__(self, cluster: LocalCluster) -> None:
         self.cluster, self.replicas, self.generation = cluster, 1, 1
-        self.loop = Loop(cluster, REF, LoopSettings(turn_s=1.0, busy_turn_s=0.5))
+        self.turning: asyncio.Task[None] | None = None
 
-    async def turn_on(self) -> None:
+    def start(self) -> None:
+        """An operator begins, with what is in the cluster and the status."""
+        self.turning = asyncio.create_task(self._turn_on(Loop(self.cluster, REF, LoopSettings(turn_s=1.0, busy_turn_s=0.5))))
+
+    async def stop(self) -> None:
+        assert self.turning is not None
+        self.turning.cancel()
+        await asyncio.gather(self.turning, return_exceptions=True)
+
+    async def _turn_on(self, loop: Loop) -> None:
         while True:
-            pause_s = await self.loop.turn(make_spec(self.replicas), self.generation, {})
+            pause_s = await loop.turn(make_spec(self.replicas), self.generation, self.cluster.statuses)
             await asyncio.sleep(pause_s)
 
-    async def reach(self, replicas: int) -> tuple[Worker, ...]:
+    async def order(self, replicas: int) -> None:
         self.replicas, self.generation = replicas, self.generation + 1
+        while (await self.cluster.fleet(REF)).replicas != replicas:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+    async def reach(self, replicas: int) -> tuple[Worker, ...]:
+        await self.order(replicas)
         while True:
             workers = (await self.cluster.fleet(REF)).workers
             if len(workers) == replicas and all(worker.ready for worker in workers):
@@ -126,8 +140,10 @@ class Fleet:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 3)])
-def test_a_new_worker_gets_its_share_within_ten_seconds(before: int, after: int, record_property: Any) -> None:
+@pytest.mark.parametrize(("before", "after", "restarts"), [(1, 2, False), (2, 3, False), (1, 2, True)])
+def test_a_new_worker_gets_its_share_within_ten_seconds(before: int, after: int, restarts: bool, record_property: Any) -> None:
+    """`restarts`: the operator does, and looks again only when the new worker is there."""
+
     async def scene() -> tuple[dict[str, float], Clients]:
         async with (
             asyncio.timeout(60),
@@ -135,19 +151,23 @@ def test_a_new_worker_gets_its_share_within_ten_seconds(before: int, after: int,
             aiohttp.ClientSession() as session,
         ):
             fleet = Fleet(cluster)
-            turning = asyncio.create_task(fleet.turn_on())
+            fleet.start()
             await fleet.reach(before)
             clients = Clients(*cluster.address)
             async with clients.running():
                 await clients.settled()
+                if restarts:
+                    await fleet.order(after)
+                    await fleet.stop()
                 workers = await fleet.reach(after)
+                if restarts:
+                    fleet.start()
                 joined_s = time.monotonic()
                 await asyncio.sleep(WITHIN_S - 4)
                 early = await answered(session, workers)
                 await asyncio.sleep(max(0.0, joined_s + WITHIN_S - time.monotonic()))
                 late = await answered(session, workers)
-            turning.cancel()
-            await asyncio.gather(turning, return_exceptions=True)
+            await fleet.stop()
             return {name: late[name] - early[name] for name in late}, clients
 
     counts, clients = asyncio.run(scene())

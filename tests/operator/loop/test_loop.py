@@ -2,13 +2,15 @@
 
 import asyncio
 import math
+import random
 import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from yolastic_operator.cluster.base import ClusterError, RefusedError
+from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
+from yolastic_operator.loop import MOST_UNTOLD
 
 FAST = {"scaleDown": {"stabilizationWindowSeconds": 30}}
 ELASTIC = {"minReplicas": 1, "maxReplicas": 6, "behavior": FAST}
@@ -132,6 +134,79 @@ def test_other_words_that_last_are_written(world: Any) -> None:
     assert it.status["autoscaling"]["explanation"] != before
 
 
+def told_load(it: Any) -> str:
+    (figures,) = [step["text"] for step in it.status["autoscaling"]["explanation"] if step["about"] == "Figures"]
+    return str(re.search(r"\d+ images/s", figures)[0])  # type: ignore[index]
+
+
+FIXED, WIDE = {"replicas": 4}, {"autoscaling": {"minReplicas": 4, "maxReplicas": 6}}
+"""Nothing but the explanation tells the load of a fixed size; nor, while the load ratio is close to 0, of a large one."""
+
+
+@pytest.mark.parametrize("spec", [FIXED, WIDE])
+def test_the_explanation_follows_the_load_at_a_size_that_stays(world: Any, spec: dict[str, Any]) -> None:
+    it = world(**spec)
+    it.cluster.demand_per_s = 100.0
+    it.run(900)
+    for load_per_s in (10.0, 0.0, 100.0, 140.0, 2.0):
+        written = len(it.cluster.statuses)
+        it.cluster.demand_per_s = load_per_s
+        it.run(35)
+        assert told_load(it) == f"{load_per_s:.0f} images/s"
+        it.run(600)
+        assert len(it.cluster.statuses) - written <= 3, "the base tier may follow, and is confirmed"
+
+
+def test_a_load_that_swings_is_written_seldom(world: Any) -> None:
+    it = world(**FIXED)
+    it.run(900)
+    written = len(it.cluster.statuses)
+    for step in range(240):
+        it.cluster.demand_per_s = (100.0, 300.0)[step % 2]
+        it.run(5)
+    assert 20 < len(it.cluster.statuses) - written <= 1200 / it.settings.status_every_s + 3
+
+
+def test_after_a_restart_the_explanation_is_of_the_load_there_is(world: Any) -> None:
+    it = world(**FIXED)
+    it.cluster.demand_per_s = 1400.0
+    it.run(900)
+    it.cluster.demand_per_s = 10.0
+    it.now_s += 3600
+    it.restart()
+    it.run(5)
+    assert told_load(it) == "10 images/s"
+
+
+def poisson(chance: random.Random, mean: float) -> int:
+    if mean > 50:
+        return max(round(chance.gauss(mean, math.sqrt(mean))), 0)
+    limit, product, number = math.exp(-mean), chance.random(), 0
+    while product > limit:
+        product, number = product * chance.random(), number + 1
+    return number
+
+
+@pytest.mark.parametrize("load_per_s", [1.0, 1400.0])
+def test_the_noise_of_a_steady_load_is_not_written(world: Any, load_per_s: float) -> None:
+    """Images come as they like, counted over the last 15 s."""
+    it = world(**FIXED)
+    chance = random.Random(7)
+    counts = [0.0, 0.0, 0.0]
+
+    def turns(seconds: float) -> None:
+        for _ in range(round(seconds / 5)):
+            came = poisson(chance, 5 * load_per_s)
+            counts[:] = [*counts[1:], came]
+            it.cluster.demand_per_s = sum(counts) / 15
+            it.run(5)
+
+    turns(3900)  # by then the base tier has followed the demand
+    written = len(it.cluster.statuses)
+    turns(3600)
+    assert len(it.cluster.statuses) == written
+
+
 def test_the_noise_of_learned_times_is_not_written(world: Any) -> None:
     it = world(replicas=1, batching={"maxSize": 8}, objective={"latencyMilliseconds": 150})
     it.run(900)
@@ -225,6 +300,89 @@ def test_connections_made_before_all_had_heard_are_made_once_more(world: Any) ->
     assert 4 <= it.now_s - joined_s <= 5.5, "turns come every second until then"
     it.run(30)
     assert it.cluster.told("rebalance") == ["worker-1", "worker-1", "worker-2"]
+
+
+def test_who_could_not_be_told_of_a_new_worker_is_told_later(world: Any) -> None:
+    it = world(replicas=1)
+    it.run_until(lambda: it.ready == 1)
+    it.change(replicas=2)
+    it.cluster.faults["rebalance"] = WorkerError("no answer within 2 s")
+    it.run_until(lambda: it.ready == 2)
+    it.run(20)
+    it.cluster.faults.clear()
+    it.run(120)
+    assert it.cluster.told("rebalance") == ["worker-1"]
+
+
+def test_who_can_not_be_told_is_let_be_in_the_end(world: Any) -> None:
+    it = world(replicas=1)
+    it.run_until(lambda: it.ready == 1)
+    it.change(replicas=2)
+    it.cluster.faults["rebalance"] = WorkerError("status 404", 404)
+    it.run_until(lambda: it.ready == 2)
+    it.run(61)
+    it.cluster.faults.clear()
+    it.run(120)
+    assert it.cluster.told("rebalance") == []
+
+
+def test_who_leaves_is_not_told_any_more(world: Any) -> None:
+    it = world(replicas=2)
+    it.run_until(lambda: it.ready == 2)
+    it.change(replicas=3)
+    it.cluster.faults["rebalance"] = WorkerError("connection reset")
+    it.run_until(lambda: it.ready == 3)
+    it.change(replicas=1)
+    it.cluster.drain_s = 30.0
+    it.run_until(lambda: len(it.cluster.told("drain")) == 2)
+    it.cluster.faults.clear()
+    it.run(120)
+    (stayed,) = it.cluster.workers
+    assert set(it.cluster.told("rebalance")) <= {stayed}
+
+
+@pytest.mark.parametrize("away_s", [2.0, 30.0, 600.0])
+def test_a_worker_that_joined_while_nobody_looked_gets_its_share(world: Any, away_s: float) -> None:
+    it = world(replicas=1)
+    it.run_until(lambda: it.ready == 1)
+    it.change(replicas=2)
+    it.run(4)
+    it.now_s += away_s
+    it.restart()
+    it.run(120)
+    assert sorted(it.cluster.told("rebalance")) in (["worker-1"], ["worker-1", "worker-2"])
+
+
+def test_a_worker_that_took_the_place_of_another_while_nobody_looked_gets_its_share(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(300)
+    it.cluster.calls.clear()
+    del it.cluster.workers["worker-1"]
+    asyncio.run(it.cluster.fleet(it.loop._ref))
+    it.now_s += 30
+    it.restart()
+    it.run(60)
+    assert it.cluster.told("rebalance") == ["worker-2", "worker-3"]
+
+
+def test_one_worker_alone_has_nobody_to_share_with(world: Any) -> None:
+    it = world(replicas=1)
+    it.run(4)
+    it.now_s += 10
+    it.restart()
+    it.run(120)
+    assert it.cluster.told("rebalance") == []
+
+
+@pytest.mark.parametrize("ahead_s", [-7200.0, 0.0, 7200.0])
+def test_a_restart_at_rest_moves_no_connection(world: Any, ahead_s: float) -> None:
+    it = world(replicas=3)
+    it.run(120)
+    it.cluster.calls.clear()
+    it.restart()
+    it.loop._wall = lambda: it.now_s + ahead_s
+    it.run(120)
+    assert it.cluster.told("rebalance") == []
 
 
 def test_a_grant_is_pushed_until_confirmed(world: Any) -> None:
@@ -445,6 +603,164 @@ def test_a_failed_order_is_told_and_repeated(world: Any) -> None:
     it.run(10)
     assert it.cluster.replicas == 3
     assert [event.reason for event in it.cluster.events].count("Rescaled") == 1
+
+
+def sizes_told(it: Any) -> list[tuple[int, int]]:
+    """Changes of size in the status, oldest first; each must have its event and its count."""
+    changes = [change for change in reversed(it.status["autoscaling"]["decisions"]) if change["from"] != change["to"]]
+    events = [event.message for event in it.cluster.events if event.reason == "Rescaled"]
+    for change, event in zip(changes, events[-len(changes) :] if changes else [], strict=True):
+        assert event.startswith(f"from {change['from']} to {change['to']} workers")
+    return [(change["from"], change["to"]) for change in changes]
+
+
+def test_a_shrink_is_told_when_a_worker_took_it(world: Any) -> None:
+    it = world(replicas=3)
+    it.run(60)
+    counted = len(it.figures.reasons)
+    it.cluster.faults["drain"] = WorkerError("status 503", 503)
+    it.change(replicas=1)
+    it.run(20)
+    assert it.status["desiredReplicas"] == 1
+    it.change(replicas=3)
+    it.run(10)
+    it.cluster.faults.clear()
+    it.run(60)
+    assert it.cluster.told("drain") == it.cluster.told("scale") == []
+    assert sizes_told(it) == []
+    assert len(it.figures.reasons) == counted
+    it.change(replicas=1)
+    it.run(60)
+    assert sizes_told(it) == [(3, 1)]
+    assert len(it.figures.reasons) == counted + 1
+
+
+def test_of_a_shrink_that_one_of_two_took_one_is_told(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    drain = it.cluster.drain
+
+    async def one_refuses(ref: Any, worker: Any) -> None:
+        if worker.name == "worker-2":
+            raise WorkerError("status 503", 503)
+        await drain(ref, worker)
+
+    monkeypatch.setattr(it.cluster, "drain", one_refuses)
+    it.change(replicas=1)
+    it.run(20)
+    assert sizes_told(it) == [(3, 2)]
+    it.change(replicas=2)
+    it.run(60)
+    assert it.ready == it.cluster.replicas == 2
+    assert sizes_told(it) == [(3, 2)]
+
+
+def test_a_drain_that_was_taken_and_came_to_nothing_is_told_too(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.cluster.drain_s = 60.0
+    it.change(replicas=1)
+    it.run(10)
+    assert sizes_told(it) == [(2, 1)]
+    (drained,) = (fake for fake in it.cluster.workers.values() if fake.drains_s is not None)
+    drained.drains_s = None  # its container was started anew
+    it.change(replicas=2)
+    it.run(60)
+    assert it.cluster.told("scale") == []
+    assert sizes_told(it) == [(2, 1), (1, 2)]
+
+
+def test_who_drained_and_is_gone_with_its_node_was_no_shrink(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.cluster.drain_s = 60.0
+    it.change(replicas=1)
+    it.run(10)
+    (drained,) = (name for name, fake in it.cluster.workers.items() if fake.drains_s is not None)
+    del it.cluster.workers[drained]
+    it.change(replicas=2)
+    it.run(60)
+    assert sizes_told(it) == [(2, 1), (1, 2)]
+
+
+def test_who_drained_and_went_with_the_size_that_somebody_set_is_not_told_of_again(world: Any) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    it.cluster.drain_s = 60.0
+    it.change(replicas=2)
+    it.run(10)
+    asyncio.run(it.cluster.scale(it.loop._ref, 2, it.cluster.told("drain")))
+    it.run(60)
+    assert sizes_told(it) == [(3, 2)]
+
+
+def test_a_restart_amid_a_drain_tells_it_no_second_time(world: Any) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    it.cluster.drain_s = 20.0
+    it.change(replicas=1)
+    it.run(5)
+    it.restart()
+    it.run(60)
+    assert it.cluster.replicas == 1
+    assert sizes_told(it) == [(3, 1)]
+
+
+@pytest.mark.parametrize("failing", ["write_status", "post_event"])
+def test_an_event_that_could_not_be_posted_is_posted_later(world: Any, failing: str) -> None:
+    it = world(replicas=1)
+    it.run(60)
+    it.cluster.events.clear()
+    it.cluster.faults[failing] = ClusterError("500 Internal Server Error")
+    it.change(replicas=3)
+    it.run(10)
+    it.cluster.workers["worker-1"].failure_reason = "DeviceLost"
+    it.run(10)
+    assert it.cluster.events == []
+    it.cluster.faults.clear()
+    asyncio.run(it.turn())
+    assert [event.message[:16] for event in it.cluster.events][:1] == ["from 1 to 3 work"]
+    it.run(120)
+    assert len(it.cluster.events) == len(set(it.cluster.events)), "each once"
+
+
+def test_an_event_that_is_refused_does_not_hold_up_the_next(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    it = world(replicas=1)
+    it.run(60)
+    it.cluster.events.clear()
+    told: list[str] = []
+
+    async def post_event(ref: Any, event: Event) -> None:
+        told.append(event.message[:11])
+        error = ClusterError("422 Unprocessable Entity")
+        error.in_vain = told[-1] == "from 1 to 2"
+        raise error
+
+    monkeypatch.setattr(it.cluster, "post_event", post_event)
+    for size in (2, 3):
+        it.change(replicas=size)
+        it.run(10)
+    assert told[0] == "from 1 to 2"
+    assert len(told) > 2
+    assert set(told[1:]) == {"from 2 to 3"}, "which is tried again"
+    monkeypatch.undo()
+    it.run(5)
+    assert [event.message[:11] for event in it.cluster.events] == ["from 2 to 3"]
+
+
+def test_of_the_events_of_a_long_outage_the_newest_are_kept(world: Any) -> None:
+    it = world(replicas=1)
+    it.run(60)
+    it.cluster.events.clear()
+    it.cluster.faults["post_event"] = ClusterError("no answer")
+    for size in range(2, 40):
+        it.change(replicas=size)
+        it.run(5)
+    it.cluster.faults.clear()
+    it.run(5)
+    rescaled = [event.message for event in it.cluster.events if event.reason == "Rescaled"]
+    assert len(it.cluster.events) == MOST_UNTOLD
+    assert rescaled[-1].startswith("from 38 to 39 workers")
 
 
 def test_hung_workers_cost_their_timeout_once_not_each(world: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolastic_contract.inference import Condition, DecisionStatus, InferenceSpec, InferenceStatus
+from yolastic_contract.inference import Condition, DecisionStatus, ExplanationStep, InferenceSpec, InferenceStatus
 from yolastic_contract.state import WorkerState
 from yolastic_operator.act import ceilings, events, shrink
 from yolastic_operator.act import status as folding
@@ -24,12 +24,14 @@ from yolastic_operator.model import (
     Observation,
     Reading,
     Ref,
+    ReplicaDecision,
     Stale,
     Tiers,
     Worker,
     WorkerPhase,
     WorkerView,
 )
+from yolastic_operator.policy import explain
 
 REF = Ref("plant", "weld")
 SPEC = InferenceSpec.model_validate({"model": {"uri": "file:///m.onnx", "sha256": "0" * 64}})
@@ -333,3 +335,34 @@ def test_numbers_in_messages_are_not_worth_a_write() -> None:
     other = status_with(condition("ScalingActive", "True", "ValidMetrics", "load ratio 0.52 over 2 workers; holding"))
     assert folding.same_but_for_numbers(base, noise)
     assert not folding.same_but_for_numbers(base, other)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "same"),
+    [
+        ((1400, 0), (1400, 0), True),
+        ((1400, 0), (1100, 0), True),
+        ((1400, 0), (1000, 0), False),
+        ((1000, 0), (1400, 0), False),
+        ((1400, 0), (10, 0), False),
+        ((10, 0), (6, 0), True),  # by chance
+        ((10, 0), (2, 0), False),
+        ((2, 0), (0, 0), False),
+        ((1, 0), (0, 0), True),  # by chance
+        ((0, 0), (2, 0), False),
+        ((100, 0), (100, 300), True),
+        ((100, 0), (100, 900), False),
+    ],
+)
+def test_which_loads_are_the_same_but_for_noise(before: tuple[int, int], now: tuple[int, int], same: bool) -> None:
+    def explained(per_s: int, queued: int) -> InferenceStatus:
+        load = {"arrived_per_s": per_s / 2, "queue_images": queued // 2}
+        views = [view(name, Fresh(state(load=STATE.load.model_copy(update=load)))) for name in ("a", "b")]
+        told = explain.steps(seen(2, *views), ReplicaDecision(2, None, "FixedReplicas", ""), None)
+        said = [ExplanationStep(about=step.about, text=step.text) for step in told]
+        plain = InferenceStatus()
+        return plain.model_copy(update={"autoscaling": plain.autoscaling.model_copy(update={"explanation": said})})
+
+    assert folding.same_load(explained(*before), explained(*now)) is same
+    assert folding.same_explanation(explained(*before), explained(*now)), "the words are the same"
+    assert folding.same_load(InferenceStatus(), explained(*now))

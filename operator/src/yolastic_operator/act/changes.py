@@ -22,20 +22,22 @@ class Changes:
         self._advised = newest.to if newest is not None and status.autoscaling.advised_replicas is not None else None
         self._advised_s: float | None = None
 
-    def of(self, decision: Decision, size: int, *, begun: bool, now_s: float, wall_s: float) -> list[DecisionStatus]:
+    def of(
+        self, decision: Decision, size: int, *, moved: tuple[int, int] | None, now_s: float, wall_s: float
+    ) -> list[DecisionStatus]:
         """What is new in this turn, oldest first.
 
         Args:
             decision: the turn's.
             size: ordered before it.
-            begun: the decided size was ordered, or the first step of shrinking taken.
+            moved: from which size to which it went in this turn (`Resized.moved`).
             now_s: seconds of a clock that is never set.
             wall_s: Unix time.
         """
         told = self._ceiling_change(decision, size, wall_s)
         replicas = decision.replicas
-        if begun:
-            told.append(_change(wall_s, size, replicas.desired, replicas.reason, replicas.message))
+        if moved is not None:
+            told.append(_change(wall_s, *moved, replicas.reason, replicas.message))
         if replicas.advised is None:
             self._advised = None
         elif replicas.advised not in {size, self._advised} and self._may_advise(now_s):

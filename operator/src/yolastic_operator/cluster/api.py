@@ -23,6 +23,8 @@ CONNECTIONS: Final = 16
 """Requests at once; the others wait for a free connection, each of which takes a quarter of a megabyte."""
 _MERGE: Final = "application/merge-patch+json"
 _NO_ANSWER: Final = "none"
+_PASSING: Final = frozenset({401, 408, 409, 429})
+"""Refusals that may be over soon: a token that is about to be replaced, a race, too many requests."""
 
 
 class ApiError(ClusterError):
@@ -31,6 +33,7 @@ class ApiError(ClusterError):
     def __init__(self, message: str, code: int) -> None:
         super().__init__(message)
         self.code = code
+        self.in_vain = 400 <= code < 500 and code not in _PASSING
 
 
 class KubernetesApi:

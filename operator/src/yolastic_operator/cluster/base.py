@@ -12,6 +12,9 @@ from yolastic_operator.model import Fleet, Ref, Worker, Workload
 class ClusterError(Exception):
     """The cluster could not do it now; the turn goes on and tries again at the next one."""
 
+    in_vain = False
+    """It understood and refused: the same again would be refused again."""
+
 
 class RefusedError(Exception):
     """The specification cannot run here as it is written; trying again does not help.
