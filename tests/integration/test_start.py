@@ -161,6 +161,18 @@ def test_fetch_with_credentials(models: str, tmp_path: Path) -> None:
     assert _Models.seen_authorization == ["Basic bWU6c2VjcmV0", None], "credentials do not follow a redirect to another host"
 
 
+@pytest.mark.parametrize("given", [{}, {"token": " "}, {"username": "me"}])
+def test_fetch_does_not_go_without_credentials_where_a_secret_is_named(
+    models: str, tmp_path: Path, given: dict[str, str]
+) -> None:
+    variables = {f"YOLASTIC_MODEL_{key}": value for key, value in (given | {"SECRET": "model-store"}).items()}
+    refused = _fetch(f"{models}/model.onnx", tmp_path / "a", DIGEST, **variables)
+    assert refused.returncode == 2
+    message = "Secret model-store is not in this namespace, or has neither key token nor keys username and password"
+    assert parse_failure(refused.stderr) == ("CredentialsMissing", message)
+    assert _Models.seen_authorization == []
+
+
 def test_what_a_file_left_at_the_end_of_a_credential_does_no_harm(models: str, tmp_path: Path) -> None:
     assert _fetch(f"{models}/locked", tmp_path / "a", DIGEST, YOLASTIC_MODEL_token="open-sesame\r\n").returncode == 0
     done = _fetch(

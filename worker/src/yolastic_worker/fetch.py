@@ -46,6 +46,7 @@ def authorization(environment: Mapping[str, str]) -> str | None:
 
     Raises:
         WorkerFailure: BadConfiguration, when the token fits into no header; its text never holds the value.
+            CredentialsMissing, when a Secret was named (YOLASTIC_MODEL_SECRET) and none of it is here.
     """
     token = environment.get("YOLASTIC_MODEL_token", "").strip()
     if token:
@@ -56,6 +57,9 @@ def authorization(environment: Mapping[str, str]) -> str | None:
         return f"Bearer {token}"
     user, password = environment.get("YOLASTIC_MODEL_username"), environment.get("YOLASTIC_MODEL_password")
     if user is None or password is None:
+        if secret := environment.get("YOLASTIC_MODEL_SECRET"):
+            message = f"Secret {secret} is not in this namespace, or has neither key token nor keys username and password"
+            raise WorkerFailure("CredentialsMissing", message)
         return None
     # A line break at the end comes from the file a Secret was made of; bytes that are no UTF-8 go as they are.
     pair = ":".join(part.rstrip("\r\n") for part in (user, password))
