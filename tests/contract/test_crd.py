@@ -145,7 +145,7 @@ def test_columns_show_fields_that_exist() -> None:
 
 def test_rules_name_fields_that_exist_and_carry_a_message() -> None:
     rules = [(path, rule, node) for one in CRDS.values() for path, node in nodes(schema(one)) for rule in _rules(node)]
-    assert len(rules) == 10
+    assert len(rules) == 11
     for path, rule, node in rules:
         assert rule["message"], path
         inner = node

@@ -52,6 +52,7 @@ def model(**fields: Any) -> dict[str, Any]:
         model(uri="file:///srv/m.onnx"),
         model(task="Detect", inputSize={"width": 640, "height": 384}),
         model(credentialsSecretName="s3-read"),
+        model(credentialsSecretName="quality-controls"),
     ],
 )
 def test_accepts(body: dict[str, Any]) -> None:
@@ -99,6 +100,7 @@ def test_accepts(body: dict[str, Any]) -> None:
         (model(sha256="0" * 63), "sha256"),
         (model(sha256="A" * 64), "sha256"),
         (model(task="Segment"), "task"),
+        (model(credentialsSecretName="weld-control"), "holds control tokens"),
         (model(inputSize={"width": 641, "height": 640}), "width"),
         (model(inputSize={"width": 640}), "height"),
     ],

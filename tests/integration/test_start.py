@@ -71,7 +71,8 @@ def test_right_digest_is_served_and_shown(start_worker: Start) -> None:
 
 
 class _Models(http.server.SimpleHTTPRequestHandler):
-    """Serves the tiny models; /locked wants a bearer token, /flaky fails twice, /cut closes early, /elsewhere redirects."""
+    """Serves the tiny models; /locked wants a bearer token, /flaky fails twice, /cut closes early, /elsewhere redirects,
+    /echo and /gibberish repeat what they were sent."""
 
     failures = 2
     seen_authorization: list[str | None] = []  # noqa: RUF012 - one test, one server
@@ -87,6 +88,10 @@ class _Models(http.server.SimpleHTTPRequestHandler):
             self.send_error(503)
         elif name == "missing":
             self.send_error(404)
+        elif name == "echo":
+            self.send_error(403, f"you sent {self.headers['Authorization']}")
+        elif name == "gibberish":
+            self.wfile.write(f"you sent {self.headers['Authorization']}\r\n\r\n".encode())
         elif name == "elsewhere":
             self.send_response(302)
             self.send_header("Location", f"http://localhost:{self.server.server_address[1]}/model.onnx")
@@ -154,6 +159,56 @@ def test_fetch_with_credentials(models: str, tmp_path: Path) -> None:
     done = _fetch(f"{models}/elsewhere", tmp_path / "b", DIGEST, YOLASTIC_MODEL_username="me", YOLASTIC_MODEL_password="secret")
     assert done.returncode == 0
     assert _Models.seen_authorization == ["Basic bWU6c2VjcmV0", None], "credentials do not follow a redirect to another host"
+
+
+@pytest.mark.parametrize("given", [{}, {"token": " "}, {"username": "me"}])
+def test_fetch_does_not_go_without_credentials_where_a_secret_is_named(
+    models: str, tmp_path: Path, given: dict[str, str]
+) -> None:
+    variables = {f"YOLASTIC_MODEL_{key}": value for key, value in (given | {"SECRET": "model-store"}).items()}
+    refused = _fetch(f"{models}/model.onnx", tmp_path / "a", DIGEST, **variables)
+    assert refused.returncode == 2
+    message = "Secret model-store is not in this namespace, or has neither key token nor keys username and password"
+    assert parse_failure(refused.stderr) == ("CredentialsMissing", message)
+    assert _Models.seen_authorization == []
+
+
+def test_what_a_file_left_at_the_end_of_a_credential_does_no_harm(models: str, tmp_path: Path) -> None:
+    assert _fetch(f"{models}/locked", tmp_path / "a", DIGEST, YOLASTIC_MODEL_token="open-sesame\r\n").returncode == 0
+    done = _fetch(
+        f"{models}/elsewhere", tmp_path / "b", DIGEST, YOLASTIC_MODEL_username="me\n", YOLASTIC_MODEL_password="secret\n"
+    )
+    assert done.returncode == 0
+    assert "Basic bWU6c2VjcmV0" in _Models.seen_authorization
+
+
+@pytest.mark.parametrize(
+    ("path", "environment", "reason", "words"),
+    [
+        ("/locked", {"token": "s3cret\nhunter2"}, "BadConfiguration", "key token"),
+        ("/locked", {"token": "s3cret hunter2"}, "BadConfiguration", "key token"),
+        ("/locked", {"token": "s3cret€hunter2"}, "BadConfiguration", "key token"),
+        ("/locked", {"token": "s3cret\udcffhunter2"}, "BadConfiguration", "key token"),
+        ("/locked", {"username": "s3cret", "password": "hunter2\udcff"}, "DownloadFailed", "401"),
+        ("/echo", {"token": "s3cret-hunter2"}, "DownloadFailed", "the server answered 403 Forbidden"),
+        ("/gibberish", {"token": "s3cret-hunter2"}, "DownloadFailed", "the answer is broken (BadStatusLine)"),
+        ("/model.onnx?signature=s3cret hunter2", {}, "DownloadFailed", "the request cannot be sent (InvalidURL)"),
+        ("http://s3cret:hunter2@127.0.0.1/x", {}, "DownloadFailed", "the request cannot be sent (InvalidURL)"),
+    ],
+)
+def test_a_credential_is_in_no_message(
+    models: str, tmp_path: Path, path: str, environment: dict[str, str], reason: str, words: str
+) -> None:
+    variables = {f"YOLASTIC_MODEL_{key}": value for key, value in environment.items()}
+    uri, log = models + path if path.startswith("/") else path, tmp_path / "termination"
+    done = _fetch(uri, tmp_path / "a", DIGEST, "--termination-log", str(log), "--timeout-s", "2", **variables)
+    assert done.returncode == 2, done.stderr
+    found = parse_failure(log.read_text())
+    assert found is not None
+    assert found[0] == reason
+    assert words in found[1]
+    assert "s3cret" not in done.stderr + done.stdout + log.read_text()
+    assert "hunter2" not in done.stderr + done.stdout + log.read_text()
 
 
 def test_fetch_tries_again_what_may_pass(models: str, tmp_path: Path) -> None:

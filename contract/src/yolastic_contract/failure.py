@@ -5,7 +5,7 @@ from typing import Final
 
 REASONS: Final = (
     "DownloadFailed", "ChecksumMismatch", "UnsupportedModel", "FixedBatch", "DoesNotFit", "DeviceUnavailable", "ApiKeysMissing",
-    "BadConfiguration", "DeviceLost",
+    "CredentialsMissing", "BadConfiguration", "DeviceLost",
 )  # fmt: skip
 """Exit code 2 reasons, and the one of exit code 3; each becomes the reason of a condition."""
 

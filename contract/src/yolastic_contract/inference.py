@@ -14,11 +14,13 @@ from yolastic_contract.base import (
     refuse_unless,
 )
 from yolastic_contract.behavior import Behavior
+from yolastic_contract.names import CONTROL_SECRET_SUFFIX
 from yolastic_contract.quantity import Quantity
 
 Task = Literal["Detect"]
 URI_PATTERN = r"^(https?://[^\s/?#@]+/\S+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"
 RolloutStrategy = Literal["Auto", "RollingUpdate", "Recreate"]
+_NO_CONTROL_SECRET = f"a Secret whose name ends in {CONTROL_SECRET_SUFFIX} holds control tokens, which go to no server of models"
 Replicas = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -35,7 +37,14 @@ class Model(Resource):
     """Which model, and how to be sure it is the right one."""
 
     model_config = ConfigDict(
-        json_schema_extra=refuse_unless(cel("!self.uri.startsWith('file:')", "file:// works in local mode only", ".uri"))
+        json_schema_extra=refuse_unless(
+            cel("!self.uri.startsWith('file:')", "file:// works in local mode only", ".uri"),
+            cel(
+                f"!has(self.credentialsSecretName) || !self.credentialsSecretName.endsWith('{CONTROL_SECRET_SUFFIX}')",
+                _NO_CONTROL_SECRET,
+                ".credentialsSecretName",
+            ),
+        )
     )
 
     uri: Annotated[str, Field(pattern=URI_PATTERN, max_length=1024)]
@@ -48,6 +57,12 @@ class Model(Resource):
     """Default: what the model's metadata says."""
     credentials_secret_name: DnsName | None = None
     """Secret of the same namespace for http(s): keys `username` and `password`, or `token` (bearer)."""
+
+    @model_validator(mode="after")
+    def _no_control_secret(self) -> "Model":
+        if (self.credentials_secret_name or "").endswith(CONTROL_SECRET_SUFFIX):
+            raise ValueError(_NO_CONTROL_SECRET)
+        return self
 
 
 class Fallback(Resource):

@@ -44,6 +44,9 @@ METRICS_PORT_NAME: Final = "metrics"
 CONTROL_TOKEN_KEY: Final = "token"
 """The key in the control Secret that holds the bearer tokens, one a line."""
 
+CONTROL_SECRET_SUFFIX: Final = "-control"
+"""Of the names of control Secrets; no other Secret that a spec names ends so."""
+
 API_KEYS_KEY: Final = "keys"
 """The key in the Secret of `apiKeysSecretName` that holds the lines of API keys."""
 
@@ -59,7 +62,7 @@ BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 def control_secret_name(inference: str) -> str:
     """Name of the Secret with the control tokens of an inference."""
-    return f"{inference}-control"
+    return f"{inference}{CONTROL_SECRET_SUFFIX}"
 
 
 def worker_labels(inference: str) -> dict[str, str]:

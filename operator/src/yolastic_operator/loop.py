@@ -186,6 +186,7 @@ class Loop:
                 # Where this very revision serves, it serves on: then the log is enough until the next apply.
                 trouble.append(ConditionUpdate("Ready", "False", "ApplyFailed", str(error)))
 
+        self._complaints.keep({worker.name for worker in fleet.workers})
         observation = await self._observer.observe(fleet)
         # Windows and rates are spans of time: a wall clock that is set would stretch or skip them.
         decision = decide(observation, facts.spec, runtime, self._policy, self._monotonic())

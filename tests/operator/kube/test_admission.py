@@ -137,6 +137,7 @@ def test_the_server_really_looks(api_server: Any, restricted: str, where: tuple[
         {"model": {**MODELS["http"], "credentialsSecretName": "../other/secrets/store"}},
         {"model": {**MODELS["http"], "credentialsSecretName": {"name": "store", "namespace": "other"}}},
         {"model": {**MODELS["http"], "credentialsSecretNamespace": "other"}},
+        {"model": {**MODELS["http"], "credentialsSecretName": "weld-control"}},
         {"model": {**MODELS["http"], "namespace": "other"}},
         {"model": {"uri": "pvc://other:models/m.onnx", "sha256": "0" * 64}},
         {"model": {"uri": "secret://other/store/token", "sha256": "0" * 64}},

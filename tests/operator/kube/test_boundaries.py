@@ -95,7 +95,7 @@ def test_whatever_a_spec_says_the_children_stay_in_its_namespace(work: Workload)
         assert child["metadata"]["namespace"] == work.ref.namespace
         for path, value in texts_of(child.get("spec", {})):
             assert path.rpartition(".")[2] not in {"namespace", "namespaces", "serviceAccountName"}, path
-            if path.endswith((".secretName", ".claimName", ".secretRef.name")):
+            if path.endswith((".secretName", ".claimName", ".secretKeyRef.name")):
                 assert isinstance(value, str)
                 assert not set("/:") & set(value), "a reference in a pod is of the pod's namespace, and this is a plain name"
     pod = children[-1]["spec"]["template"]["spec"]
@@ -105,7 +105,7 @@ def test_whatever_a_spec_says_the_children_stay_in_its_namespace(work: Workload)
         "persistentVolumeClaim",
     }
     told = work.spec.model.credentials_secret_name, work.spec.api_keys_secret_name, "weld-control"
-    assert {value for path, value in texts_of(pod) if path.endswith((".secretName", ".secretRef.name"))} <= {*told}
+    assert {value for path, value in texts_of(pod) if path.endswith((".secretName", ".secretKeyRef.name"))} <= {*told}
 
 
 def lets_in(policy: Mapping[str, Any], *, namespace: Mapping[str, str], pod: Mapping[str, str], port: int) -> bool:

@@ -36,8 +36,14 @@ def secret(held: ControlTokens) -> dict[str, Any]:
         pytest.param(ControlTokens(("a",), NOW_S - 30 * DAY_S), (), ControlTokens(("a", "new"), NOW_S), id="old"),
         pytest.param(ControlTokens(("a",), None), (), ControlTokens(("a",), NOW_S), id="made by hand, age not known"),
         pytest.param(ControlTokens(("a",), NOW_S - 9, True), (), ControlTokens(("a", "new"), NOW_S), id="asked for"),
-        pytest.param(ControlTokens(("a", "b"), NOW_S - 9, True), (), ControlTokens(("a", "b"), NOW_S - 9), id="under way"),
+        pytest.param(ControlTokens(("a", "b"), NOW_S - 9), (), ControlTokens(("a", "b"), NOW_S - 9), id="under way"),
+        pytest.param(
+            ControlTokens(("a", "b"), NOW_S - 9, True), (), ControlTokens(("a", "b"), NOW_S - 9, True), id="asked under way"
+        ),
         pytest.param(ControlTokens(("a", "b"), NOW_S - OVERLAP_S), (), ControlTokens(("b",), NOW_S), id="over"),
+        pytest.param(
+            ControlTokens(("a", "b"), NOW_S - OVERLAP_S, True), (), ControlTokens(("b", "new"), NOW_S), id="over, and asked for"
+        ),
         pytest.param(ControlTokens(("a", "b"), NOW_S + DAY_S), (), ControlTokens(("a", "b"), NOW_S), id="from the future"),
     ],
 )
@@ -85,6 +91,8 @@ class World:
         held = read(self.live)
         due = following(held, self.known, self.now_s, 30 * DAY_S, lambda: f"token-{next(self.made)}")
         self.live, self.known = secret(due), remembered(due.tokens, self.known)
+        if due.asked:
+            self.ask()
 
     def sync(self) -> None:
         # A deleted Secret leaves the file in a running pod as it was.
@@ -129,10 +137,15 @@ def test_the_token_that_is_presented_first_always_opens(steps: list[Any]) -> Non
         assert world.known[0] in world.file, (world.known, world.file)
 
 
-def test_a_leaked_token_is_worth_nothing_in_the_end() -> None:
+@pytest.mark.parametrize("under_way", [False, True])
+def test_a_leaked_token_is_worth_nothing_in_the_end(under_way: bool) -> None:
     world = World()
     leaked = world.known[0]
     world.ask()
+    if under_way:
+        world.ensure()
+        leaked = read(world.live).tokens[-1]
+        world.ask()
     for _ in range(8):
         world.wait(ENSURE_EVERY_S)
         world.ensure()

@@ -393,6 +393,16 @@ def test_a_token_is_replaced_and_no_call_is_refused(rig: Rig, how: str) -> None:
         before = rig.child("Secret")
         await cluster.ensure(work, 1)
         assert rig.child("Secret") == before, "nothing is written while the overlap lasts"
+        rig.server.merge(path, {"metadata": {"annotations": {"yolastic.dev/rotate": "again"}}})
+        await cluster.ensure(work, 1)
+        assert rig.child("Secret")["metadata"]["annotations"]["yolastic.dev/rotate"] == "again", "it waits for the overlap's end"
+        clock[0] += 300
+        await cluster.ensure(work, 1)
+        assert rig.tokens()[:-1] == both[1:]
+        assert "yolastic.dev/rotate" not in rig.child("Secret")["metadata"]["annotations"]
+        both = rig.tokens()
+        await cluster.drain(ref, worker)
+        pod.file = both
         clock[0] += 300
         await cluster.ensure(work, 1)
         assert rig.tokens() == both[1:]

@@ -155,8 +155,14 @@ def test_api_keys_reach_the_worker_alone_as_a_file() -> None:
 
 def test_credentials_reach_the_fetcher_alone() -> None:
     pod = pod_of("cuda-everything")
-    assert pod["initContainers"][0]["envFrom"] == [{"prefix": "YOLASTIC_MODEL_", "secretRef": {"name": "model-store"}}]
-    assert "envFrom" not in pod["containers"][0]
+    (fetch,) = pod["initContainers"]
+    refs = {item["name"]: item["valueFrom"]["secretKeyRef"] for item in fetch["env"] if "valueFrom" in item}
+    assert refs == {
+        f"YOLASTIC_MODEL_{key}": {"name": "model-store", "key": key, "optional": True}
+        for key in ("token", "username", "password")
+    }, "no other key of the Secret"
+    assert {"name": "YOLASTIC_MODEL_SECRET", "value": "model-store"} in fetch["env"]
+    assert "envFrom" not in str(pod)
     assert "model-store" not in str(pod["containers"])
 
 

@@ -175,6 +175,17 @@ PHASES = {
         "SecretNotFound",
         "Secret store is not in this namespace",
     ),
+    "no credentials in it": (
+        pod(
+            container("worker", INITIALIZING),
+            init=container(
+                "fetch", BACK_OFF, ended(2, "CredentialsMissing: Secret store is not in this namespace, or has neither")
+            ),
+        ),
+        "Failed",
+        "SecretNotFound",
+        "Secret store is not in this namespace, or has neither",
+    ),
     "no API keys": (
         pod(container("worker", BACK_OFF, ended(2, "ApiKeysMissing: there is no API keys file /etc/yolastic/api-keys/keys")))
         | {"spec": {"volumes": [{"name": "control"}, {"name": "api-keys", "secret": {"secretName": "weld-clients"}}]}},

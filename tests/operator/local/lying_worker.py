@@ -22,6 +22,8 @@ _TEXT: Final[Mapping[str, Callable[[str], str]]] = {
     "impossible": lambda told: re.sub(r'"ratio":[^,]+', '"ratio":1e12', told),
     "huge": lambda told: re.sub(r'"queue_images":\d+', f'"queue_images":{10**400}', told),
     "above-its-limit": lambda told: re.sub(r'"ceiling":(\d+)', '"ceiling":4096', told),
+    "endless-buckets": lambda told: re.sub(r'"buckets":\[', f'"buckets":[{2**40},', told),
+    "endless-batch": lambda told: re.sub(r'"max_batch":\d+', f'"max_batch":{2**40}', told),
     "half": lambda told: told[: len(told) // 2],
     "page": lambda told: "<html>It works!</html>",
     "endless": lambda told: told + " " * (2 << 20),

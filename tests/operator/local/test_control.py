@@ -119,3 +119,32 @@ def test_a_worker_that_is_not_there() -> None:
 
     with pytest.raises(WorkerError, match=r"POST http://127\.0\.0\.1:1/rebalance: Cannot connect"):
         asyncio.run(scene())
+
+
+@pytest.mark.parametrize("before", [0, 180])
+def test_the_token_is_in_no_complaint_though_the_other_side_repeats_it(before: int) -> None:
+    async def echo(request: web.Request) -> web.Response:
+        return web.Response(status=404, text="." * before + f"you sent {request.headers['Authorization']}")
+
+    with pytest.raises(WorkerError) as caught:
+        talk(echo, lambda client, url: client.drain(url, "T0KEN-s3cret"))
+    assert "T0K" not in str(caught.value)
+    assert "/drain: status 404: " in str(caught.value)
+    assert before or str(caught.value).endswith("you sent Bearer ***")
+
+
+@pytest.mark.parametrize("line", ["{0}", "HTTP/1.1 200 OK\r\nX {0}", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{0}"])
+def test_nor_when_it_repeats_it_in_what_is_no_http(line: str) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked = (await reader.readuntil(b"\r\n\r\n")).decode()
+        writer.write(line.format(next(part for part in asked.split("\r\n") if "T0KEN" in part)).encode() + b"\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async def scene() -> None:
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server, aiohttp.ClientSession() as session:
+            await ControlClient(session).drain(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "T0KEN-s3cret")
+
+    with pytest.raises(WorkerError) as caught:
+        asyncio.run(scene())
+    assert "T0K" not in str(caught.value)

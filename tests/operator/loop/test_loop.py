@@ -836,3 +836,15 @@ def test_a_fleet_that_somebody_deleted_comes_back_at_its_size(world: Any) -> Non
     it.cluster.replicas, it.cluster.workers = None, {}
     it.run(10)
     assert it.cluster.replicas == 3
+
+
+def test_complaints_of_workers_end_with_them(world: Any, caplog: pytest.LogCaptureFixture) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.cluster.faults["grant"] = WorkerError("refused")
+    for _ in range(3):
+        it.run(60)
+        it.cluster.workers.clear()
+    it.cluster.faults.clear()
+    it.run(60)
+    assert len(re.findall(r"ceiling of worker-\d+: refused", caplog.text)) == 3
+    assert it.loop._complaints._open == {}, "one more for each worker that ever failed"

@@ -77,6 +77,7 @@ def test_a_worker_that_falls_silent_turns_stale_and_then_missing() -> None:
     assert missing == Missing("the way to it is broken")
 
 
+MODEL = {"sha256": "0" * 64, "task": "Detect", "names": ["a"], "input_width": 64, "input_height": 64, "precision": "FP32"}
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "held": ({"memory": {"held_images": -1}}, "memory.held_images is negative (-1)"),
     "device": ({"memory": {"device_bytes": -5}}, "memory.device_bytes is negative (-5)"),
@@ -98,6 +99,20 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "ceiling of nothing": ({"ceiling": {"base": 0, "ceiling": 0}}, "ceiling.base 0 and ceiling.ceiling 0 do not go together"),
     "ceiling above its own limit": ({"ceiling": {"ceiling": 64}}, "ceiling.ceiling 64 is above its own max_batch 32"),
     "no batch at all": ({"max_batch": 0}, "max_batch is 0"),
+    "endless batches": ({"max_batch": 2**40}, f"max_batch is {2**40}"),
+    "bucket of nothing": ({"buckets": [0, 1]}, "buckets holds 0, which is not from 1 to its own max_batch 32"),
+    "negative bucket": ({"buckets": [-5]}, "buckets holds -5, which is not from 1 to its own max_batch 32"),
+    "bucket above its own limit": ({"buckets": [1, 64]}, "buckets holds 64, which is not from 1 to its own max_batch 32"),
+    "nothing wanted": ({"ceiling": {"wanted": 0}}, "ceiling.wanted is 0"),
+    "endlessly much wanted": ({"ceiling": {"wanted": 257}}, "ceiling.wanted is 257"),
+    "less than nothing reachable": ({"ceiling": {"reachable": -1}}, "ceiling.reachable is -1"),
+    "endlessly much reachable": ({"ceiling": {"reachable": 2**40}}, f"ceiling.reachable is {2**40}"),
+    "ceiling beyond all before Ready": (
+        {"phase": "Starting", "ceiling": {"ceiling": 2**40}},
+        f"ceiling.ceiling is {2**40}",
+    ),
+    "endless task": ({"model": {**MODEL, "task": "x" * 5000}}, "model.task has 5000 letters"),
+    "endless digest": ({"model": {**MODEL, "sha256": "0" * 65}}, "model.sha256 has 65 letters"),
 }
 
 

@@ -42,14 +42,28 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def authorization(environment: Mapping[str, str]) -> str | None:
-    """The Authorization header from YOLASTIC_MODEL_token, or _username and _password; None without credentials."""
+    """The Authorization header from YOLASTIC_MODEL_token, or _username and _password; None without credentials.
+
+    Raises:
+        WorkerFailure: BadConfiguration, when the token fits into no header; its text never holds the value.
+            CredentialsMissing, when a Secret was named (YOLASTIC_MODEL_SECRET) and none of it is here.
+    """
     token = environment.get("YOLASTIC_MODEL_token", "").strip()
     if token:
+        # http.client would refuse it too, with the whole header in its message.
+        if not all("!" <= character <= "~" for character in token):
+            message = "key token of the model's credentials must be one line of printable ASCII without blanks"
+            raise WorkerFailure("BadConfiguration", message)
         return f"Bearer {token}"
     user, password = environment.get("YOLASTIC_MODEL_username"), environment.get("YOLASTIC_MODEL_password")
     if user is None or password is None:
+        if secret := environment.get("YOLASTIC_MODEL_SECRET"):
+            message = f"Secret {secret} is not in this namespace, or has neither key token nor keys username and password"
+            raise WorkerFailure("CredentialsMissing", message)
         return None
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+    # A line break at the end comes from the file a Secret was made of; bytes that are no UTF-8 go as they are.
+    pair = ":".join(part.rstrip("\r\n") for part in (user, password))
+    return "Basic " + base64.b64encode(pair.encode(errors="surrogateescape")).decode("ascii")
 
 
 def fetch(settings: FetchSettings, environment: Mapping[str, str] | None = None) -> None:
@@ -136,9 +150,15 @@ def _download(request: urllib.request.Request, temporary: Path, limit_bytes: int
                 raise _Transient(f"the connection closed after {size} of {announced} bytes")
     except urllib.error.HTTPError as error:
         kind = _Final if error.code in _FINAL_STATUSES else _Transient
-        raise kind(f"the server answered {error.code} {error.reason}") from error
+        # Not the server's own words: they may repeat the credentials they were sent.
+        raise kind(f"the server answered {error.code} {http.client.responses.get(error.code, '')}".rstrip()) from error
     except urllib.error.URLError as error:
         raise _Transient(f"{error.reason}") from error
-    except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
+    except (ConnectionError, TimeoutError) as error:
         raise _Transient(f"the connection failed: {error}") from error
+    except (ValueError, http.client.InvalidURL) as error:
+        # Its text holds what could not be sent: a header with credentials, or a signed query.
+        raise _Final(f"the request cannot be sent ({type(error).__name__})") from None
+    except http.client.HTTPException as error:
+        raise _Transient(f"the answer is broken ({type(error).__name__})") from None
     return digest.hexdigest()

@@ -29,7 +29,7 @@ class ControlTokens:
     since_s: float | None = None
     """When they became what they are, Unix time; None: it does not say."""
     asked: bool = False
-    """Somebody asked for a new token by an annotation."""
+    """Somebody asked for a new token by an annotation, and has none yet."""
 
 
 def read(secret: Mapping[str, Any] | None) -> ControlTokens:
@@ -59,7 +59,10 @@ def following(
     if not current:
         return ControlTokens((make(),), now_s)
     if len(current) > 1:
-        return ControlTokens(current[-1:], now_s) if now_s - since_s >= OVERLAP_S else ControlTokens(current, since_s)
+        if now_s - since_s < OVERLAP_S:
+            # Who asks now means both, for all he knows: the wish stays until they are followed by a third.
+            return ControlTokens(current, since_s, held.asked)
+        current, since_s = current[-1:], now_s
     too_old = max_age_s is not None and now_s - since_s >= max_age_s
     if not held.tokens or held.asked or too_old:
         return ControlTokens((*current, make()), now_s)

@@ -144,15 +144,14 @@ class Effects:
 
         That a drain or a grant is still to do shows in `/state`; of a rebalance nothing shows, so it is remembered.
         """
-        step = f"{what} of {worker.name}"
         try:
             async with asyncio.timeout(self._timeout_s):
                 await call
         except TimeoutError:
-            self._complaints.add(step, f"no answer within {self._timeout_s:g} s")
+            self._complaints.add(what, f"no answer within {self._timeout_s:g} s", worker.name)
             return False
         except (WorkerError, ClusterError) as error:
-            self._complaints.add(step, error)
+            self._complaints.add(what, error, worker.name)
             return False
-        self._complaints.clear(step)
+        self._complaints.clear(what, worker.name)
         return True

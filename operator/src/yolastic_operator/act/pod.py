@@ -19,6 +19,7 @@ TOKEN_FOLDER: Final = "/etc/yolastic/control"
 API_KEYS_FOLDER: Final = "/etc/yolastic/api-keys"
 API_KEYS_VOLUME: Final = "api-keys"
 MODEL_ENV_PREFIX: Final = "YOLASTIC_MODEL_"
+CREDENTIAL_KEYS: Final = ("token", "username", "password")
 MODEL_SIZE_LIMIT: Final = "4Gi"
 SCRATCH_SIZE_LIMIT: Final = "1Gi"
 STARTUP_LIMIT_S: Final = 1800
@@ -150,8 +151,23 @@ def _fetch(workload: Workload) -> Manifest:
     ]
     if model.credentials_secret_name is not None:
         # Only here: the process that answers the world never sees the credentials.
-        container["envFrom"] = [{"prefix": MODEL_ENV_PREFIX, "secretRef": {"name": model.credentials_secret_name}}]
+        container["env"] += _credentials(model.credentials_secret_name)
     return container
+
+
+def _credentials(secret: str) -> list[Manifest]:
+    """Those keys and nothing else of the Secret; each may be absent, and then the kubelet does not miss the Secret either.
+
+    So the fetcher is told its name: it does not go without credentials where some were meant, and says what is missing.
+    """
+    keys = [
+        {
+            "name": f"{MODEL_ENV_PREFIX}{key}",
+            "valueFrom": {"secretKeyRef": {"name": secret, "key": key, "optional": True}},
+        }
+        for key in CREDENTIAL_KEYS
+    ]
+    return [{"name": f"{MODEL_ENV_PREFIX}SECRET", "value": secret}, *keys]
 
 
 def _container(workload: Workload, name: str, arguments: list[str], accelerator: bool) -> Manifest:

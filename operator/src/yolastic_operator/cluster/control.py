@@ -55,12 +55,17 @@ class ControlClient:
                 status = response.status
         except TimeoutError as error:
             raise WorkerError(f"{method} {url}: no answer within {self._timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except aiohttp.ClientResponseError as error:
+            # Its text is what came, escaped and cut: it may hold a part of the token.
+            raise WorkerError(f"{method} {url}: what answers does not speak HTTP") from error
+        except OSError as error:  # the network's words, not the other side's
             raise WorkerError(f"{method} {url}: {_sentence(error)}") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise WorkerError(f"{method} {url}: {_without(token, _sentence(error))}") from error
         if body is None:
             raise WorkerError(f"{method} {url}: the answer is longer than {MAX_ANSWER_BYTES} bytes")
         if status != 200:
-            raise WorkerError(f"{method} {url}: status {status}{_excerpt(body)}", status)
+            raise WorkerError(f"{method} {url}: status {status}{_excerpt(body, token)}", status)
         return body
 
 
@@ -112,9 +117,15 @@ def _check_finite(value: object, path: str) -> None:
             _check_finite(item, f"{path}[{index}]")
 
 
-def _excerpt(body: bytes) -> str:
-    text = " ".join(body[:200].decode("utf-8", "replace").split())
+def _excerpt(body: bytes, token: str | None) -> str:
+    # First without the token, then cut: the other way round a part of it would stay.
+    text = " ".join(_without(token, body.decode("utf-8", "replace"))[:200].split())
     return f": {text}" if text else ""
+
+
+def _without(token: str | None, text: str) -> str:
+    """The text for a log: whoever answers may repeat what it was sent."""
+    return text.replace(token, "***") if token else text
 
 
 def _sentence(error: BaseException) -> str:

@@ -232,8 +232,8 @@ class KubernetesCluster:
         wanted = manifests.control_secret(workload, due)
         if live is None or held.since_s != due.since_s or not _same_secret(live, wanted):
             await self._api.apply(_path(wanted), wanted)
-        if held.asked:
-            # After the new token: whoever fails between the two finds both lines, and only takes the wish off.
+        if held.asked and not due.asked:
+            # After the new token: who fails between the two makes one more after the overlap, and never one too few.
             await self._api.merge(_path(wanted), {"metadata": {"annotations": {names.ROTATE: None}}})
         self._tokens[ref] = control_token.remembered(due.tokens, known)
 

@@ -69,6 +69,8 @@ def _failure(pod: Pod) -> Failure | None:
     for status in _container_statuses(pod):
         failure = _container_failure(status)
         if failure is not None:
+            if failure[0] == "CredentialsMissing":
+                return "SecretNotFound", failure[1]
             return _missing_keys(pod) if failure[0] == "ApiKeysMissing" else failure
     scheduled = _condition(pod, "PodScheduled")
     missing = _NO_CLAIM.search(scheduled.get("message", ""))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from yolastic_contract.names import BUCKETS
 from yolastic_contract.state import Fit, WorkerState
 
 MAX_RATIO: Final = 1e6
@@ -13,6 +14,11 @@ MAX_SERIAL: Final = 2.0**53
 """Grants are numbered by milliseconds of Unix time, thousands of times fewer; beyond this JSON's numbers are not exact."""
 MAX_BATCH_S: Final = 1800.0
 """A batch that takes longer is none; microseconds of it still fit into an int32."""
+
+MAX_BATCH: Final = BUCKETS[-1]
+MAX_TASK: Final = 32
+"""Letters of a task's name, and of a sha256: longer ones do not fit into the status, which is one for all workers."""
+MAX_SHA256: Final = 64
 
 
 def implausible(state: WorkerState) -> str | None:
@@ -24,7 +30,7 @@ def implausible(state: WorkerState) -> str | None:
             return f"{name} is negative ({value:g})"
         if value > upper:
             return f"{name} is impossible ({value:g})"
-    return _impossible_ceiling(state)
+    return _impossible_batch(state) or _impossible_ceiling(state) or _impossible_model(state)
 
 
 def implausible_ratio(ratio: float) -> str | None:
@@ -36,15 +42,34 @@ def implausible_ratio(ratio: float) -> str | None:
     return None
 
 
+def _impossible_batch(state: WorkerState) -> str | None:
+    if not 1 <= state.max_batch <= MAX_BATCH:
+        return f"max_batch is {state.max_batch}"
+    for size in state.buckets:
+        if not 1 <= size <= state.max_batch:
+            return f"buckets holds {size}, which is not from 1 to its own max_batch {state.max_batch}"
+    return None
+
+
+def _impossible_model(state: WorkerState) -> str | None:
+    model = state.model
+    if model is not None and len(model.task) > MAX_TASK:
+        return f"model.task has {len(model.task)} letters"
+    if model is not None and len(model.sha256) > MAX_SHA256:
+        return f"model.sha256 has {len(model.sha256)} letters"
+    return None
+
+
 def _impossible_ceiling(state: WorkerState) -> str | None:
     ceiling = state.ceiling
     if not 1 <= ceiling.base <= ceiling.ceiling:
         return f"ceiling.base {ceiling.base} and ceiling.ceiling {ceiling.ceiling} do not go together"
-    if state.max_batch < 1:
-        return f"max_batch is {state.max_batch}"
     # Before it is Ready, a worker on a shared device may have been granted more than it started with.
     if state.phase == "Ready" and ceiling.ceiling > state.max_batch:
         return f"ceiling.ceiling {ceiling.ceiling} is above its own max_batch {state.max_batch}"
+    for name, images in (("ceiling", ceiling.ceiling), ("wanted", ceiling.wanted), ("reachable", ceiling.reachable)):
+        if images is not None and not 1 <= images <= MAX_BATCH:
+            return f"ceiling.{name} is {images}"
     return None
 
 
