@@ -15,7 +15,7 @@ from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.act import workload
 from yolastic_operator.act.manifests import Surroundings
-from yolastic_operator.cluster.api import ApiError, connect
+from yolastic_operator.cluster.api import ApiError, KubernetesApi, connect
 from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
 from yolastic_operator.cluster.cache import FleetCache
 from yolastic_operator.cluster.control import ControlClient
@@ -107,6 +107,65 @@ def test_the_size_is_ordered_through_the_scale_and_survives_applying(rig: Rig) -
 
     assert rig.run(scenario) == (3, 3)
     assert rig.child("Deployment")["spec"]["replicas"] == 3
+
+
+class DyingApi:
+    """The API until the nth apply of a Deployment: the operator ends right before or right after it."""
+
+    def __init__(self, api: KubernetesApi, nth: int, moment: str) -> None:
+        self._api, self._left, self._moment = api, nth, moment
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    async def apply(self, path: str, body: Any, **options: Any) -> Any:
+        self._left -= body["kind"] == "Deployment"
+        is_last = self._left == 0 and body["kind"] == "Deployment"
+        if is_last and self._moment == "before":
+            raise ApiError("the end", 0)
+        answer = await self._api.apply(path, body, **options)
+        if is_last:
+            raise ApiError("the end", 0)
+        return answer
+
+
+@pytest.mark.parametrize("who", ["the same process", "another process"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_deployment_that_was_half_made_keeps_its_size(rig: Rig, nth: int, moment: str, who: str) -> None:
+    ref = rig.make()
+    work = rig.work(ref)
+
+    def size() -> int | None:
+        deployment = rig.child("Deployment")
+        return None if deployment is None else int(deployment["spec"]["replicas"])
+
+    async def dies(cluster: KubernetesCluster) -> None:
+        api = cluster._api
+        cluster._api = DyingApi(api, nth, moment)  # type: ignore[assignment]
+        with pytest.raises(ClusterError, match="the end"):
+            await cluster.ensure(work, 5)
+        cluster._api = api
+        if who == "the same process":
+            await finishes(cluster)
+
+    async def finishes(cluster: KubernetesCluster) -> None:
+        assert size() == (None if (nth, moment) == (1, "before") else 5)
+        await cluster.ensure(work, 5 if size() is None else 1)
+        assert size() == 5
+        before = rig.requests["apply", "200"]
+        await cluster.ensure(work, 1)
+        assert rig.requests["apply", "200"] == before, "at rest nothing is written"
+        await cluster.ensure(rig.work(ref, queue={"maxLength": 7}), 1)
+        assert size() == 5
+        await cluster.fleet(ref)
+        await cluster.scale(ref, 2, [])
+        await cluster.ensure(work, 1)
+        assert size() == 2
+
+    rig.run(dies)
+    if who == "another process":
+        rig.run(finishes)
 
 
 def test_how_workers_are_replaced_and_what_is_remembered_is_kept_with_the_deployment(rig: Rig) -> None:

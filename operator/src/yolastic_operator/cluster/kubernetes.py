@@ -214,10 +214,13 @@ class KubernetesCluster:
             self._drift.applied("Deployment", live)
             return
         if live is None:
-            # Applied without a size it would start one worker, whatever is wanted; applied with a size it would be reset to 1
-            # when the size is left out later. So a second manager takes the size over and keeps it when the first lets go.
-            await self._api.apply(path, manifests.with_replicas(manifest, replicas))
-            await self._api.apply(path, manifests.only_replicas(manifest, replicas), manager=SCALE_MANAGER)
+            # Applied without a size it would start one worker, whatever is wanted.
+            live = await self._api.apply(path, manifests.with_replicas(manifest, replicas))
+        if _holds_size(live):
+            # Just made, or by one that ended right then: it would be reset to 1 when the size is left out now. So a second
+            # manager takes the size over, as it is, and keeps it when the first lets go.
+            size = manifests.only_replicas(manifest, int(live["spec"]["replicas"]))
+            await self._api.apply(path, size, manager=SCALE_MANAGER)
         live = await self._api.apply(path, manifest)
         self._applied[ref, "Deployment"] = _applied(manifest, live)
         self._cache.put("deployment", live)
@@ -299,6 +302,15 @@ def _same_secret(live: Manifest, wanted: Manifest) -> bool:
 def _same_owner(live: Manifest, wanted: Manifest) -> bool:
     owners = [owner.get("uid") for owner in live["metadata"].get("ownerReferences") or []]
     return owners == [owner["uid"] for owner in wanted["metadata"]["ownerReferences"]]
+
+
+def _holds_size(live: Manifest) -> bool:
+    """An apply of ours said the size, and the next one that does not would drop it."""
+    return any(
+        (entry.get("manager"), entry.get("operation")) == (names.OPERATOR_NAME, "Apply")
+        and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in live["metadata"].get("managedFields") or []
+    )
 
 
 def _applied(manifest: Manifest, live: Manifest) -> _Applied:
