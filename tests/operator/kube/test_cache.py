@@ -30,9 +30,9 @@ def pod(name: str, version: int, phase: str = "Pending", created: str = "2026-11
     return {"metadata": metadata, "status": {"phase": phase}}
 
 
-def deployment(replicas: int, version: int, revision: str = "r1") -> dict[str, Any]:
+def deployment(replicas: int, version: int, revision: str = "r1", name: str = "weld") -> dict[str, Any]:
     template = {"metadata": {"labels": {"yolastic.dev/revision": revision}}}
-    metadata = {"name": "weld", "namespace": "plant", "labels": LABELS, "resourceVersion": str(version)}
+    metadata = {"name": name, "namespace": "plant", "labels": LABELS, "resourceVersion": str(version)}
     return {"metadata": metadata, "spec": {"replicas": replicas, "template": template}}
 
 
@@ -103,6 +103,15 @@ def test_older_news_change_nothing(cache: FleetCache) -> None:
     assert fleet is not None
     assert fleet.replicas == 2
     assert {worker.phase for worker in fleet.workers} == {"Pending"}
+
+
+def test_a_copy_of_the_deployment_with_all_its_labels_is_nobodys(cache: FleetCache) -> None:
+    before = filled(cache).fleet(REF)
+    copy = deployment(0, 20, "r2", name="weld-copy")
+    assert cache.put("deployment", copy) is None
+    assert cache.fleet(REF) == before
+    assert cache.drop("deployment", copy) is None
+    assert cache.fleet(REF) == before
 
 
 def test_a_list_that_was_overtaken_is_used_once_and_not_kept(cache: FleetCache) -> None:

@@ -58,6 +58,18 @@ def test_what_is_an_edit(kind: str, seen: dict[str, Any], gone: bool, edited: bo
     assert not drift.due(KEY), "applied again"
 
 
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_bears_the_labels_under_another_name_is_no_child(gone: bool) -> None:
+    """`kubectl expose deployment weld --name weld-public` copies them."""
+    drift = Drift(lambda: 0.0)
+    drift.applied("Service", child(10))
+    drift.seen("Service", child(10), gone=False)
+    other = child(20, metadata__name="weld-public", spec__selector={"app": "mine"})
+    assert drift.seen("Service", other, gone=gone) is None
+    assert not drift.due(KEY)
+    assert drift.seen("Service", child(15, spec__selector={"app": "mine"}), gone=False) == KEY, "ours is still looked at"
+
+
 def test_who_changes_it_again_and_again_is_answered_ever_more_rarely_and_calm_ends_that() -> None:
     now_s, version, repairs = 0.0, 0, list[float]()
     drift = Drift(lambda: now_s)

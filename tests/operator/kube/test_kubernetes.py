@@ -15,7 +15,7 @@ from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.act import workload
 from yolastic_operator.act.manifests import Surroundings
-from yolastic_operator.cluster.api import ApiError, connect
+from yolastic_operator.cluster.api import ApiError, KubernetesApi, connect
 from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
 from yolastic_operator.cluster.cache import FleetCache
 from yolastic_operator.cluster.control import ControlClient
@@ -107,6 +107,65 @@ def test_the_size_is_ordered_through_the_scale_and_survives_applying(rig: Rig) -
 
     assert rig.run(scenario) == (3, 3)
     assert rig.child("Deployment")["spec"]["replicas"] == 3
+
+
+class DyingApi:
+    """The API until the nth apply of a Deployment: the operator ends right before or right after it."""
+
+    def __init__(self, api: KubernetesApi, nth: int, moment: str) -> None:
+        self._api, self._left, self._moment = api, nth, moment
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._api, name)
+
+    async def apply(self, path: str, body: Any, **options: Any) -> Any:
+        self._left -= body["kind"] == "Deployment"
+        is_last = self._left == 0 and body["kind"] == "Deployment"
+        if is_last and self._moment == "before":
+            raise ApiError("the end", 0)
+        answer = await self._api.apply(path, body, **options)
+        if is_last:
+            raise ApiError("the end", 0)
+        return answer
+
+
+@pytest.mark.parametrize("who", ["the same process", "another process"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+def test_a_deployment_that_was_half_made_keeps_its_size(rig: Rig, nth: int, moment: str, who: str) -> None:
+    ref = rig.make()
+    work = rig.work(ref)
+
+    def size() -> int | None:
+        deployment = rig.child("Deployment")
+        return None if deployment is None else int(deployment["spec"]["replicas"])
+
+    async def dies(cluster: KubernetesCluster) -> None:
+        api = cluster._api
+        cluster._api = DyingApi(api, nth, moment)  # type: ignore[assignment]
+        with pytest.raises(ClusterError, match="the end"):
+            await cluster.ensure(work, 5)
+        cluster._api = api
+        if who == "the same process":
+            await finishes(cluster)
+
+    async def finishes(cluster: KubernetesCluster) -> None:
+        assert size() == (None if (nth, moment) == (1, "before") else 5)
+        await cluster.ensure(work, 5 if size() is None else 1)
+        assert size() == 5
+        before = rig.requests["apply", "200"]
+        await cluster.ensure(work, 1)
+        assert rig.requests["apply", "200"] == before, "at rest nothing is written"
+        await cluster.ensure(rig.work(ref, queue={"maxLength": 7}), 1)
+        assert size() == 5
+        await cluster.fleet(ref)
+        await cluster.scale(ref, 2, [])
+        await cluster.ensure(work, 1)
+        assert size() == 2
+
+    rig.run(dies)
+    if who == "another process":
+        rig.run(finishes)
 
 
 def test_how_workers_are_replaced_and_what_is_remembered_is_kept_with_the_deployment(rig: Rig) -> None:
@@ -302,6 +361,70 @@ def test_runtimes_come_from_the_watch_or_the_server(rig: Rig) -> None:
 
     rig.run(scenario)
     assert rig.requests == {("get", "200"): 2, ("get", "404"): 1}, "a runtime that is missing is not asked for every turn"
+
+
+def test_a_runtime_that_went_while_no_watch_looked_is_missed_within_two_minutes(rig: Rig) -> None:
+    body, name, now_s = {"apiVersion": "yolastic.dev/v1alpha1", "kind": "YoloRuntime"}, rig.namespace, [1000.0]
+    path = f"{API}/yoloruntimes/{name}"
+    rig.server.apply(path, body | {"metadata": {"name": name}, "spec": {"image": "worker:1"}})
+    rig.runtimes[name] = {"spec": {"image": "worker:1"}}
+
+    async def turns(cluster: KubernetesCluster, seconds: float) -> RuntimeSpec | None:
+        """Those of ten inferences at once."""
+        for _ in range(int(seconds / 5)):
+            now_s[0] += 5
+            found = await asyncio.gather(*(cluster.runtime(name) for _ in range(10)))
+        return found[-1]
+
+    async def scenario(cluster: KubernetesCluster) -> None:
+        api, cluster._api = cluster._api, None  # type: ignore[assignment]
+        assert await turns(cluster, 60) == RuntimeSpec(image="worker:1"), "what the watch has just shown is not asked for"
+        cluster._api = api
+        assert await turns(cluster, 540) == RuntimeSpec(image="worker:1")
+        assert rig.requests == {("get", "200"): 5}, "once in two minutes, however many inferences there are"
+        assert rig.server.request("DELETE", path)[0] == 200
+        assert await turns(cluster, 120) is None
+        assert rig.requests["get", "404"] == 1
+        assert name not in rig.runtimes
+        rig.runtimes[name] = {"spec": {"image": "worker:2"}}  # the watch tells that it is there again
+        assert await turns(cluster, 5) == RuntimeSpec(image="worker:2")
+
+    rig.run(scenario, monotonic=lambda: now_s[0])
+
+
+class UnsureApi:
+    """An API server that refuses to say whether a runtime is there, does not answer, or is late: the watch tells before it."""
+
+    def __init__(self, fault: str, runtimes: dict[str, Any]) -> None:
+        self.fault, self.runtimes, self.asked = fault, runtimes, 0
+
+    async def get(self, path: str) -> None:
+        self.asked += 1
+        match self.fault:
+            case "refuses":
+                raise ApiError("get: 503", 503)
+            case "hangs":
+                await asyncio.sleep(60)
+        self.runtimes["fast"] = {"spec": {"image": "worker:2"}}
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "is late"])
+def test_a_runtime_is_known_until_the_server_says_that_it_is_gone(rig: Rig, fault: str) -> None:
+    now_s, api = [1000.0], UnsureApi(fault, rig.runtimes)
+    rig.runtimes["fast"] = {"spec": {"image": "worker:1"}}
+
+    async def scenario(cluster: KubernetesCluster) -> None:
+        cluster._api = api  # type: ignore[assignment]
+        before_s = time.monotonic()
+        for _ in range(30):
+            assert await cluster.runtime("fast") == RuntimeSpec(
+                image="worker:2" if fault == "is late" and api.asked else "worker:1"
+            )
+            now_s[0] += 5
+        assert time.monotonic() - before_s < 5, "one turn is late, and not by much"
+        assert api.asked == 1
+
+    rig.run(scenario, monotonic=lambda: now_s[0])
 
 
 def test_rights_that_are_missing_and_servers_that_are_gone_are_cluster_errors(rig: Rig) -> None:

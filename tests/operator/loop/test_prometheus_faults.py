@@ -1,7 +1,9 @@
-"""A loop with a real HTTP server for a Prometheus that is stopped, slow, empty, five minutes old or answers 500."""
+"""A loop with a real HTTP server for a Prometheus that is stopped, slow, empty, five minutes old, replayed or answers 500."""
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -14,7 +16,6 @@ from yolastic_operator.model import Ref
 from yolastic_operator.observe.prometheus import Prometheus
 
 ELASTIC = {"minReplicas": 1, "maxReplicas": 6, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}
-NOW_S = 1_000_000.0
 
 
 class Server:
@@ -22,6 +23,7 @@ class Server:
 
     def __init__(self, it: Any) -> None:
         self.it, self.fault, self.ratio = it, "", 0.9
+        self.replayed: dict[str, str] = {}
 
     async def answer(self, request: web.Request) -> web.Response:
         match self.fault:
@@ -29,13 +31,43 @@ class Server:
                 await asyncio.sleep(5)
             case "500":
                 return web.Response(status=500, text="boom")
-        age_s = 300.0 if self.fault == "old" else 5.0
-        value = NOW_S - age_s if request.query["query"].startswith("timestamp(") else self.ratio
-        pods = [] if self.fault == "empty" else list(self.it.cluster.workers)
-        result = [{"metric": {"pod": pod}, "value": [NOW_S, str(value)]} for pod in pods]
-        response = web.Response(text=json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}}))
+        query = request.query["query"]
+        told = self.replayed.setdefault(query, self.vector(query)) if self.fault == "replayed" else self.vector(query)
+        response = web.Response(text=told)
         response.force_close()  # or a server that is stopped would go on answering on the connection there is
         return response
+
+    def vector(self, query: str) -> str:
+        # What is old tells of a night without load: taken for news it would shrink the fleet.
+        age_s, ratio = (300.0, 0.05) if self.fault == "old" else (5.0, self.ratio)
+        now_s = self.it.now_s
+        value = now_s - age_s if query.startswith("timestamp(") else ratio
+        pods = [] if self.fault == "empty" else list(self.it.cluster.workers)
+        result = [{"metric": {"pod": pod}, "value": [now_s, str(value)]} for pod in pods]
+        return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
+
+
+@asynccontextmanager
+async def serving(it: Any, server: Server) -> AsyncIterator[web.AppRunner]:
+    """The loop of `it` asks the server from now on."""
+    application = web.Application()
+    application.router.add_get("/api/v1/query", server.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    clock = lambda: it.now_s  # noqa: E731
+    try:
+        async with aiohttp.ClientSession() as session:
+            prometheus = Prometheus(session, f"http://127.0.0.1:{runner.addresses[0][1]}", timeout_s=0.2)
+            it.loop = Loop(it.cluster, Ref("plant", "weld"), it.settings, monotonic=clock, wall=clock, prometheus=prometheus)
+            yield runner
+    finally:
+        await runner.cleanup()
+
+
+async def turns(it: Any, number: int) -> None:
+    for _ in range(number):
+        it.now_s += await it.turn()
 
 
 @pytest.mark.parametrize(
@@ -53,57 +85,62 @@ def test_no_fault_shrinks_and_all_is_well_a_turn_after_it(world: Any, fault: str
     it = world(autoscaling=ELASTIC)
     server = Server(it)
 
-    async def turns(number: int) -> None:
-        for _ in range(number):
-            it.now_s += await it.turn()
-
     async def scenario() -> None:
-        application = web.Application()
-        application.router.add_get("/api/v1/query", server.answer)
-        runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        port = runner.addresses[0][1]
-        clock = lambda: it.now_s  # noqa: E731
-        async with aiohttp.ClientSession() as session:
-            prometheus = Prometheus(session, f"http://127.0.0.1:{port}", timeout_s=0.2)
-            it.loop = Loop(it.cluster, Ref("plant", "weld"), it.settings, monotonic=clock, wall=clock, prometheus=prometheus)
-            await turns(8)
+        async with serving(it, server) as runner:
+            port = runner.addresses[0][1]
+            await turns(it, 8)
             server.ratio = 1.6
-            await turns(4)
+            await turns(it, 4)
             server.ratio = 0.8
-            await turns(6)
+            await turns(it, 6)
             size = it.cluster.replicas
             assert size > 1
             assert it.condition("MetricsAvailable")["reason"] == "Fresh"
 
             server.fault = fault
             if fault == "stopped":
-                await site.stop()
+                await next(iter(runner.sites)).stop()
             if not workers_answer:
                 it.cluster.faults["state"] = WorkerError("connection refused")
             # What the workers would say themselves is as good a figure: full load, so that it asks for no other size.
             it.cluster.demand_per_s = 0.8 * size * 32 / 0.052
-            await turns(4)
+            await turns(it, 16)  # until nobody remembers what silent workers said last
+            assert (it.cluster.replicas, it.cluster.told("drain")) == (size, [])
             metrics = it.condition("MetricsAvailable")
             assert (metrics["status"], metrics["reason"]) == (
                 ("True", "WorkersOnly") if workers_answer else ("False", "PrometheusError")
             )
             assert told in metrics["message"]
             assert it.condition("ScalingActive")["status"] == ("True" if workers_answer else "False")
-            assert (it.cluster.replicas, it.cluster.told("drain")) == (size, [])
 
             server.fault = ""
             it.cluster.faults.clear()
             if fault == "stopped":
-                site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
-                await site.start()
-            await turns(2)
+                await web.TCPSite(runner, "127.0.0.1", port, reuse_address=True).start()
+            await turns(it, 2)
             assert it.condition("MetricsAvailable")["reason"] == "Fresh"
             assert it.condition("ScalingActive")["reason"] == "ValidMetrics"
             assert it.status["autoscaling"]["metrics"][0]["source"] == "Prometheus"
             assert it.cluster.replicas == size
-        await runner.cleanup()
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_that_is_replayed_is_not_believed_for_ever(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    server = Server(it)
+
+    async def scenario() -> None:
+        async with serving(it, server):
+            server.ratio = 0.3
+            await turns(it, 8)
+            size = it.cluster.replicas
+            server.fault = "replayed"
+            it.cluster.demand_per_s = 4 * 32 / 0.052
+            await turns(it, 8)
+            assert (it.condition("MetricsAvailable")["reason"], it.cluster.replicas) == ("Fresh", size)
+            await turns(it, 10)
+            assert it.condition("MetricsAvailable")["reason"] == "WorkersOnly"
+            assert it.cluster.replicas > size
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from yolastic_operator.model import Fresh, Missing, Ref, Stale
-from yolastic_operator.observe.prometheus import LoadRatios, Prometheus, fold, parse_vector
+from yolastic_operator.observe.prometheus import Advance, LoadRatios, Prometheus, fold, parse_vector
 
 REF = Ref("plant", "weld.line")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -74,6 +74,7 @@ FAULTS = {
     "null data": (200, '{"status":"success","data":null}', "an answer that is no instant vector"),
     "no value": (200, f'{{"status":"success","data":{VALUELESS}}}', "an answer that is no instant vector"),
     "words": (200, vector(("weld-1", "much")), "could not convert string to float: 'much'"),
+    "no time": (200, vector(("weld-1", "0.5"), at_s=float("nan")), "an answer that is no instant vector"),
     "deep": (200, "[" * 100_000, "status 200 and an answer that is no JSON"),
 }  # fmt: skip
 
@@ -140,3 +141,49 @@ def test_a_value_without_a_time_does_not_count() -> None:
     assert fold(values, [], 60) == LoadRatios({}, Missing("Prometheus: no series"))
     times = parse_vector(200, vector(("weld-1", "NaN")).encode())
     assert fold(values, times, 60) == LoadRatios({}, Missing("Prometheus: no series"))
+
+
+def answer(evaluated_s: float, values_s: float | None = None) -> LoadRatios:
+    """The ratio 0.5, five seconds old; `values_s`: when the values were evaluated, if at another time than their ages."""
+    bodies = (
+        vector(("weld-1", "0.5"), at_s=evaluated_s if values_s is None else values_s),
+        vector(("weld-1", str(evaluated_s - 5)), at_s=evaluated_s),
+    )
+    values, times = (parse_vector(200, body.encode()) for body in bodies)
+    return fold(values, times, 60)
+
+
+def test_an_answer_that_is_replayed_grows_old_by_our_own_clock() -> None:
+    advance, told = Advance(60), answer(1000)
+    ages = {}
+    for now_s in (100.0, 110.0, 155.0, 155.5, 700.0):
+        found = advance.aged(told, now_s)
+        ages[now_s] = found.pods["weld-1"]
+        assert found.newest == type(found.pods["weld-1"])(found.pods["weld-1"].age_s, found.pods["weld-1"].age_s)
+    assert ages == {
+        100.0: Fresh(0.5, 5.0),
+        110.0: Fresh(0.5, 15.0),
+        155.0: Fresh(0.5, 60.0),
+        155.5: Stale(0.5, 60.5),
+        700.0: Stale(0.5, 605.0),
+    }
+    assert advance.aged(answer(1001), 705.0).pods == {"weld-1": Fresh(0.5, 5.0)}, "it goes on"
+
+
+@pytest.mark.parametrize("replayed", ["values", "ages"])
+def test_one_of_the_two_queries_that_is_replayed_is_enough(replayed: str) -> None:
+    advance = Advance(60)
+    for later_s in (0.0, 40.0, 80.0):
+        told = answer(1000 + later_s, 1000) if replayed == "values" else answer(1000, 1000 + later_s)
+        found = advance.aged(told, 100 + later_s)
+    assert found.pods == {"weld-1": Stale(0.5, 85.0)}
+
+
+def test_a_clock_that_is_set_back_and_an_answer_without_series_are_got_over() -> None:
+    advance = Advance(60)
+    assert advance.aged(answer(9000), 100).pods == {"weld-1": Fresh(0.5, 5.0)}
+    assert advance.aged(answer(1000), 105).pods == {"weld-1": Fresh(0.5, 10.0)}
+    assert advance.aged(answer(1005), 110).pods == {"weld-1": Fresh(0.5, 5.0)}
+    none = LoadRatios({}, Missing("Prometheus: no series"))
+    assert advance.aged(none, 115) == none
+    assert advance.aged(answer(1005), 120).pods == {"weld-1": Fresh(0.5, 15.0)}

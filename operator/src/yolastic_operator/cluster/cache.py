@@ -48,7 +48,7 @@ class FleetCache:
 
     def put(self, kind: Kind, body: Body) -> Key | None:
         """Keep a pod or a Deployment unless something newer is known; the inference it is of, None when it is of none."""
-        key = owner_key(body)
+        key = _key_of(kind, body)
         if key is None:
             return None
         children = self._children.setdefault(key, _Children())
@@ -62,7 +62,7 @@ class FleetCache:
 
     def drop(self, kind: Kind, body: Body) -> Key | None:
         """Forget a pod or a Deployment that is gone; the inference it was of."""
-        key = owner_key(body)
+        key = _key_of(kind, body)
         children = self._children.get(key) if key is not None else None
         if children is None:
             return key
@@ -125,6 +125,12 @@ def owner_key(body: Body) -> Key | None:
     return None if name is None else (metadata.get("namespace", ""), name)
 
 
+def child_key(body: Body) -> Key | None:
+    """The same of a child that is no pod: it bears the inference's name, and what bears another is a copy with all its labels."""
+    key = owner_key(body)
+    return key if key is not None and body["metadata"].get("name") == key[1] else None
+
+
 def version_of(body: Body) -> int:
     """The resourceVersion as a number: later is larger for objects of one type."""
     text = str(body.get("metadata", {}).get("resourceVersion", ""))
@@ -142,6 +148,10 @@ def view_deployment(body: Body) -> DeploymentView:
     record = (body.get("metadata", {}).get("annotations") or {}).get(names.ROLLOUT, "")
     revision = labels.get(names.LABEL_REVISION, "")
     return DeploymentView(version_of(body), int(spec.get("replicas", 1)), revision, manner, record, unplaced)
+
+
+def _key_of(kind: Kind, body: Body) -> Key | None:
+    return owner_key(body) if kind == "pod" else child_key(body)
 
 
 def _keep_deployment(children: _Children, body: Body) -> None:

@@ -13,7 +13,7 @@ from math import inf
 from typing import Final
 
 from yolastic_contract import names
-from yolastic_operator.cluster.cache import Body, Key, owner_key, version_of
+from yolastic_operator.cluster.cache import Body, Key, child_key, version_of
 
 LONGEST_S: Final = 120.0
 """Between two repairs of a child that is changed again and again, at the most, seconds: as often as without any."""
@@ -51,13 +51,13 @@ class Drift:
 
     def applied(self, kind: str, body: Body) -> None:
         """Keep what the server made of our apply."""
-        key = owner_key(body)
+        key = child_key(body)
         if key is not None:
             self._child(key, kind).applied = (version_of(body), _compared(kind, body))
 
     def seen(self, kind: str, body: Body, *, gone: bool) -> Key | None:
         """Keep what a watch showed; the inference to wake, None when all is as it should be."""
-        key = owner_key(body)
+        key = child_key(body)
         if key is None:
             return None
         child, version = self._child(key, kind), version_of(body)

@@ -1,11 +1,12 @@
 """The cluster verbs on Kubernetes: server-side apply, the scale subresource, the control ports of pods."""
 
+import asyncio
 import hashlib
 import json
 import secrets
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -32,6 +33,11 @@ SCALE_MANAGER: Final = f"{names.OPERATOR_NAME}-scale"
 TOKEN_BYTES: Final = 32
 MISSING_FOR_S: Final = 60.0
 """A runtime that is not there is asked for again after this long, should the watch not tell; seconds."""
+LOOK_AGAIN_S: Final = 110.0
+"""A runtime that is known is asked for again after this long: of one that went while the watch was cut nothing tells. A little
+less than two minutes, so that after the turn that follows it is within them; seconds."""
+LOOK_LIMIT_S: Final = 2.0
+"""The longest that this may hold up a turn, seconds."""
 _PLURALS: Final = {
     "Deployment": "apis/apps/v1/namespaces/{}/deployments",
     "Service": "api/v1/namespaces/{}/services",
@@ -63,12 +69,13 @@ class KubernetesCluster:
         control: ControlClient,
         surroundings: Surroundings,
         cache: FleetCache,
-        runtimes: Mapping[str, Mapping[str, Any]],
+        runtimes: MutableMapping[str, Mapping[str, Any]],
         *,
         drift: Drift | None = None,
         instance: str = names.OPERATOR_NAME,
         token_age_s: float | None = None,
         wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Control tokens older than `token_age_s` seconds are replaced; None: only when somebody asks."""
         self._api = api
@@ -79,23 +86,29 @@ class KubernetesCluster:
         self._instance = instance
         self._token_age_s = token_age_s
         self._wall = wall
-        self._doubts = Doubts(time.monotonic)
-        self._drift = drift or Drift(time.monotonic)
+        self._monotonic = monotonic
+        self._doubts = Doubts(monotonic)
+        self._drift = drift or Drift(monotonic)
         self._tokens: dict[Ref, tuple[str, ...]] = {}
         """Control tokens in the order to try them."""
         self._missing: dict[str, float] = {}
         """Runtimes that were asked for, with the time from which to ask again."""
+        self._looks: dict[str, float] = {}
+        """The same of those that are known."""
         self._applied: dict[tuple[Ref, str], _Applied] = {}
         """Children as they were applied last, by kind."""
 
     async def runtime(self, name: str) -> RuntimeSpec | None:
         """The runtime of that name, or None. Raises RefusedError for one that this version cannot read."""
         body = self._runtimes.get(name)
-        if body is None and time.monotonic() >= self._missing.get(name, 0.0):
+        if body is not None:
+            await self._look_again(name, body)
+            body = self._runtimes.get(name)
+        if body is None and self._monotonic() >= self._missing.get(name, 0.0):
             # Only right after the start: from then on the watch tells, and asking now and then is enough.
             body = await self._api.get(f"{_RUNTIMES}/{name}")
             if body is None:
-                self._missing[name] = time.monotonic() + MISSING_FOR_S
+                self._missing[name] = self._monotonic() + MISSING_FOR_S
         if body is None:
             return None
         try:
@@ -203,6 +216,22 @@ class KubernetesCluster:
     def _told(self, ref: Ref, fleet: Fleet) -> Fleet:
         return replace(fleet, edited=self._drift.due((ref.namespace, ref.name)))
 
+    async def _look_again(self, name: str, known: Mapping[str, Any]) -> None:
+        """Drop a known runtime that the server has no more; without an answer it stays."""
+        now_s = self._monotonic()
+        if now_s < self._looks.setdefault(name, now_s + LOOK_AGAIN_S):
+            return
+        self._looks[name] = now_s + LOOK_AGAIN_S  # before the answer: the other inferences' turns do not ask as well
+        try:
+            async with asyncio.timeout(LOOK_LIMIT_S):
+                live = await self._api.get(f"{_RUNTIMES}/{name}")
+        except (ApiError, TimeoutError):
+            self._looks[name] = now_s + MISSING_FOR_S
+            return
+        if live is None and self._runtimes.get(name) is known:  # else the watch told of another one meanwhile
+            del self._runtimes[name], self._looks[name]
+            self._missing[name] = self._monotonic() + MISSING_FOR_S
+
     def _stands(self, ref: Ref, manifest: Manifest, live: Manifest) -> bool:
         """This very manifest was applied before and nobody has touched the child since: applying it again would write nothing."""
         return self._applied.get((ref, manifest["kind"])) == _applied(manifest, live)
@@ -214,10 +243,13 @@ class KubernetesCluster:
             self._drift.applied("Deployment", live)
             return
         if live is None:
-            # Applied without a size it would start one worker, whatever is wanted; applied with a size it would be reset to 1
-            # when the size is left out later. So a second manager takes the size over and keeps it when the first lets go.
-            await self._api.apply(path, manifests.with_replicas(manifest, replicas))
-            await self._api.apply(path, manifests.only_replicas(manifest, replicas), manager=SCALE_MANAGER)
+            # Applied without a size it would start one worker, whatever is wanted.
+            live = await self._api.apply(path, manifests.with_replicas(manifest, replicas))
+        if _holds_size(live):
+            # Just made, or by one that ended right then: it would be reset to 1 when the size is left out now. So a second
+            # manager takes the size over, as it is, and keeps it when the first lets go.
+            size = manifests.only_replicas(manifest, int(live["spec"]["replicas"]))
+            await self._api.apply(path, size, manager=SCALE_MANAGER)
         live = await self._api.apply(path, manifest)
         self._applied[ref, "Deployment"] = _applied(manifest, live)
         self._cache.put("deployment", live)
@@ -299,6 +331,15 @@ def _same_secret(live: Manifest, wanted: Manifest) -> bool:
 def _same_owner(live: Manifest, wanted: Manifest) -> bool:
     owners = [owner.get("uid") for owner in live["metadata"].get("ownerReferences") or []]
     return owners == [owner["uid"] for owner in wanted["metadata"]["ownerReferences"]]
+
+
+def _holds_size(live: Manifest) -> bool:
+    """An apply of ours said the size, and the next one that does not would drop it."""
+    return any(
+        (entry.get("manager"), entry.get("operation")) == (names.OPERATOR_NAME, "Apply")
+        and "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+        for entry in live["metadata"].get("managedFields") or []
+    )
 
 
 def _applied(manifest: Manifest, live: Manifest) -> _Applied:

@@ -8,7 +8,7 @@ from yolastic_contract.state import WorkerState
 from yolastic_operator.cluster.base import Cluster, ClusterError, WorkerError
 from yolastic_operator.model import Fleet, Fresh, Missing, Observation, Reading, Ref, Source, Stale, Worker, WorkerView
 from yolastic_operator.observe.plausible import implausible
-from yolastic_operator.observe.prometheus import LoadRatios, Prometheus
+from yolastic_operator.observe.prometheus import Advance, LoadRatios, Prometheus
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Observer:
         self._stale_after_s = stale_after_s
         self._prometheus = prometheus
         self._ask_every_s = ask_every_s
+        self._advance = Advance(stale_after_s)
         self._seen: dict[str, _Seen] = {}
         self._ratios: LoadRatios | None = None
         self._ratios_s = 0.0
@@ -65,7 +66,7 @@ class Observer:
         now_s = self._monotonic()
         if self._ratios is not None and now_s - self._ratios_s < self._ask_every_s:
             return self._ratios.later(now_s - self._ratios_s, self._stale_after_s)
-        self._ratios, self._ratios_s = await self._prometheus.load_ratios(self._ref), now_s
+        self._ratios, self._ratios_s = self._advance.aged(await self._prometheus.load_ratios(self._ref), now_s), now_s
         return self._ratios
 
     async def _state(self, worker: Worker) -> Reading[WorkerState]:

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import inf, isfinite
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -24,6 +25,8 @@ class LoadRatios:
     """By pod name; a pod without a series is absent."""
     newest: Reading[float] = field(default_factory=lambda: Missing("Prometheus: no series"))
     """Age of its newest sample, seconds; or why there is none."""
+    evaluated_s: float | None = None
+    """Unix time of the older of the two queries, by Prometheus's own clock; None without series."""
 
     def later(self, by_s: float, stale_after_s: float) -> "LoadRatios":
         """The same as it is to be read so many seconds later."""
@@ -31,7 +34,29 @@ class LoadRatios:
         newest = self.newest
         if not isinstance(newest, Missing):
             newest = _later(type(newest)(newest.value + by_s, newest.age_s), by_s, stale_after_s)
-        return LoadRatios(pods, newest)
+        return LoadRatios(pods, newest, self.evaluated_s)
+
+
+class Advance:
+    """When the answers about one inference last came to a later time of Prometheus's own.
+
+    What a cache replays, or a clock that stands still stamps, tells the same age for ever; it is older by the time since then.
+    """
+
+    def __init__(self, stale_after_s: float) -> None:
+        self._stale_after_s = stale_after_s
+        self._evaluated_s = -inf
+        self._since_s = 0.0
+
+    def aged(self, answer: LoadRatios, now_s: float) -> LoadRatios:
+        """The answer as it is to be read; `now_s` is monotonic and of our own clock."""
+        if answer.evaluated_s is None:
+            return answer
+        # Compared with the answer before and not with the latest: a clock that was set back is believed again an answer later.
+        if answer.evaluated_s > self._evaluated_s:
+            self._since_s = now_s
+        self._evaluated_s = answer.evaluated_s
+        return answer.later(now_s - self._since_s, self._stale_after_s)
 
 
 class Prometheus:
@@ -122,7 +147,9 @@ def fold(values: list[Series], times: list[Series], stale_after_s: float) -> Loa
     if not best_age_s:
         return LoadRatios(newest=Missing("Prometheus: no series"))
     newest_s = min(best_age_s.values())
-    return LoadRatios(pods, Fresh(newest_s, newest_s) if newest_s <= stale_after_s else Stale(newest_s, newest_s))
+    newest = Fresh(newest_s, newest_s) if newest_s <= stale_after_s else Stale(newest_s, newest_s)
+    # Of both: a cache may replay the one query and pass the other on.
+    return LoadRatios(pods, newest, min(item.evaluated_s for item in (*values, *times)))
 
 
 def _later(reading: Reading[float], by_s: float, stale_after_s: float) -> Reading[float]:
@@ -136,6 +163,8 @@ def _later(reading: Reading[float], by_s: float, stale_after_s: float) -> Readin
 def _series(item: Mapping[str, Any]) -> Series:
     labels = {str(name): str(value) for name, value in item["metric"].items() if name != "__name__"}
     evaluated_s, value = item["value"]
+    if not isfinite(evaluated_s):
+        raise TypeError("a time that is none")
     return Series(tuple(sorted(labels.items())), labels.get("pod", ""), float(value), float(evaluated_s))
 
 
