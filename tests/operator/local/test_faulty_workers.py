@@ -167,10 +167,13 @@ def test_whatever_one_worker_says_nothing_shrinks_on_it_and_two_turns_later_all_
 def test_a_worker_that_hangs_while_it_counts_as_ready_is_not_decided_about(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "PROBE_TIMEOUT_S", 30.0)  # as a cluster lets a probe fail several times
+    async def unasked(*_: Any) -> None:
+        """As long as nobody probes, a worker stays what it was; a cluster lets a probe fail several times, too."""
 
     async def scenario() -> None:
         async with scene_of(tmp_path, lie="shapes-1 nan") as scene, scene.probed():
+            monkeypatch.setattr(process.WorkerProcess, "probe", unasked)
+            await scene.ready(WORKERS)
             await scene.turn()  # this one is known from now on, and that is no reason to shrink a moment later
             with hung(scene.cluster, "shapes-2"):
                 scene.lie("")
