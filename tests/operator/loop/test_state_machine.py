@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from yolastic_contract.inference import InferenceStatus
+from yolastic_contract.inference import InferenceSpec, InferenceStatus
 from yolastic_operator.cluster.base import ClusterError, WorkerError
 from yolastic_operator.cluster.fake import FakeCluster
 from yolastic_operator.loop import Loop, LoopSettings
@@ -45,6 +45,12 @@ LIES = {
     ),
     "queue below zero": _with("load", queue_images=-5),
 }
+
+
+def _bound(spec: InferenceSpec) -> int:
+    """What the specification and the memory allow, images."""
+    budget = 4096 * (100 - spec.memory.headroom_percent) // 100
+    return min(spec.batching.max_size, max((budget - 600) // 60, 1))
 
 
 class Instant(selectors.DefaultSelector):
@@ -163,9 +169,7 @@ class Stage:
         self.generation += 1
 
     @property
-    def spec(self) -> Any:
-        from yolastic_contract.inference import InferenceSpec
-
+    def spec(self) -> InferenceSpec:
         model = {"uri": "https://models/m.onnx", "sha256": self.fields.get("sha256", "0" * 64)}
         rest = {name: value for name, value in self.fields.items() if name != "sha256"}
         return InferenceSpec.model_validate({"model": model, "drain": {"timeoutSeconds": 20}, **rest, **self.size})
@@ -231,9 +235,9 @@ class History(RuleBasedStateMachine):
         it.now_s += pause_s
 
     def check_grants(self, grants: list[tuple[str, int, int]]) -> None:
-        spec = self.it.spec
-        budget = 4096 * (100 - spec.memory.headroom_percent) // 100
-        bound = min(spec.batching.max_size, max((budget - 600) // 60, 1))
+        # A spec that was rolled back is not the one that runs.
+        work = self.it.cluster.workload
+        bound = max(map(_bound, [self.it.spec, *([work.spec] if work else [])]))
         for name, base, ceiling in grants:
             assert 1 <= base <= ceiling <= bound, (name, base, ceiling, bound)
 
