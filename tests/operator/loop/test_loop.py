@@ -280,6 +280,23 @@ def test_load_that_comes_back_amid_a_drain_replaces_the_drained(world: Any) -> N
     assert all(fake.drains_s is None for fake in it.cluster.workers.values())
 
 
+def test_load_that_comes_back_before_anybody_took_a_drain_keeps_all_of_them(world: Any) -> None:
+    capacity_per_s = 32 / 0.052
+    it = world(autoscaling={"minReplicas": 1, "maxReplicas": 6, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 30}}})
+    it.cluster.demand_per_s = 2.2 * capacity_per_s
+    it.run_until(lambda: it.ready == 3)
+    it.run(60)
+    it.cluster.faults["drain"] = WorkerError("503")
+    it.cluster.demand_per_s = 0.6 * capacity_per_s
+    it.run_until(lambda: it.status["desiredReplicas"] == 1)
+    it.cluster.demand_per_s = 2.2 * capacity_per_s  # 0.73 of three: within the tolerance of their target, and too much for one
+    it.run(30)
+    assert it.status["desiredReplicas"] == 3
+    it.cluster.faults.clear()
+    it.run(60)
+    assert (it.ready, it.cluster.replicas) == (3, 3)
+
+
 def test_a_drain_that_never_ends_is_cut_off(world: Any) -> None:
     it = world(autoscaling=ELASTIC, drain={"timeoutSeconds": 20})
     it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S

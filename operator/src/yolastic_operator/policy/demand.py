@@ -1,5 +1,6 @@
 """What the workers' load asks for: the autoscaler's calculation on load ratios, and never a shrink on guesswork."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -66,13 +67,17 @@ def propose(
     load = f"load ratio {mean:.2f} over {count(len(fresh))}, target {target / 1000:.2f}"
     if starting:
         load += f", {starting} starting"
-    steps = [Step("Load", f"{load}: {count(result.replicas)}")]
     wanted, too_much = result.replicas, 0.0
+    if wanted == current < len(serving):
+        # Some could not be told to leave yet. What all carry is then what `current` would have to: its ratio says nothing.
+        wanted = max(min(math.ceil(sum(values) / target), len(serving)), current)
+    asked = wanted
+    steps = [Step("Load", f"{load}: {count(asked)}")]
     if wanted > current and counted_per_s is not None and len(fresh) == len(serving):
         # Workers that have just come count what the others were sent before them: order nothing for that.
         too_much = max(_above(fresh, counted_per_s), 0.0)
         wanted = max(_with(pods, -too_much, current, autoscaling), current)
-        if wanted < result.replicas:
+        if wanted < asked:
             steps.append(Step("Load", f"{too_much:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
     replicas, reason, why = _guarded(wanted, current, sum(values), autoscaling, serving)
     if wanted < current:
