@@ -40,7 +40,7 @@ NO_REASONS = frozenset({
     # what Kubernetes calls its own
     "Deployment", "Event", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Secret", "Service", "YoloInference", "Reconcile",
     "PodScheduled", "Succeeded", "Terminating", "Pending", "Failed", "Draining", "ContainerCreating",
-    "CreateContainerConfigError", "PodInitializing",
+    "CreateContainerConfigError", "PodInitializing", "Apply",
     "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "InvalidImageName", "RegistryUnavailable",
 })  # fmt: skip
 """Words of those modules that no condition, decision or event carries; ErrImagePull and its like become ImagePullFailed."""
