@@ -28,11 +28,13 @@ class Report:
     """With status 200 and, where names were expected, exactly those."""
     failed: int
     failures: tuple[Object, ...]
-    """The first 50: seconds since the begin, status (0: none came), and what was wrong."""
+    """The first 500: when it was sent (seconds since the begin), status (0: none came), and what was wrong."""
     codes: dict[str, int]
     p50_ms: float | None
     p95_ms: float | None
     max_ms: float | None
+    began_s: float
+    """On the monotonic clock of the client's node."""
     duration_s: float
     status: int
     body: str

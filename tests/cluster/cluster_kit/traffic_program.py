@@ -12,7 +12,7 @@ import time
 
 IDLE_S = 0.05
 """What a closed-loop client waits after an answer that is not 200: a refusal is no invitation to ask at once."""
-KEPT_FAILURES = 50
+KEPT_FAILURES = 500
 
 
 class Connection:
@@ -175,6 +175,7 @@ class Traffic:
             "p50_ms": at(0.5),
             "p95_ms": at(0.95),
             "max_ms": at(1.0),
+            "began_s": self.began_s,
             "duration_s": round(time.monotonic() - self.began_s, 3),
             "status": status,
             "body": body.decode(errors="replace") if self.task["mode"] == "once" else "",
