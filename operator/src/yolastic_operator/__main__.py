@@ -18,7 +18,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 from yolastic_contract import names
-from yolastic_operator import handlers, settings, standby
+from yolastic_operator import handlers, settings, standby, trimming
 from yolastic_operator.act.manifests import Surroundings
 from yolastic_operator.cluster.api import ApiError, KubernetesApi, connect
 from yolastic_operator.cluster.base import ClusterError
@@ -74,8 +74,8 @@ async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
     metrics = Metrics(collectors)
     async with connect(metrics.request) as api, aiohttp.ClientSession() as session:
         await _check_resources(api)
-        # A thread of its own: kopf ends what else runs in its event loop before it ends itself.
-        server = _serve_metrics(own, collectors)
+        # Threads of their own: kopf ends what else runs in its event loop before it ends itself.
+        server, trims = _serve_metrics(own, collectors), trimming.start()
         try:
             stop = stop or asyncio.Event()
             if own.lease_name is None:
@@ -90,6 +90,7 @@ async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
 
             await standby.alone(leadership, own.health_port, stop, operate)
         finally:
+            trims()
             server()
 
 

@@ -67,6 +67,8 @@ class Worker:
     """Unix time, seconds."""
     address: str | None = None
     """Host or IP of its control port; None until it has one."""
+    node: str | None = None
+    """The node it runs on; None: it has none yet, or there is only this host."""
     control_port: int = 9000
     ready: bool = False
     """The cluster sends it requests."""

@@ -51,6 +51,8 @@ class Real:
     calm_s: float = 0.0
     terminating: bool = False
     reachable: bool = True
+    node: str | None = None
+    device: str = "GPU-0"
 
     def used(self) -> int:
         """The most it may use at this instant."""
@@ -95,7 +97,8 @@ class Real:
         )  # fmt: skip
         return base.model_copy(
             update={
-                "worker_id": f"{self.name}-{self.life}", "device": "simulated", "memory": memory, "ceiling": ceiling,
+                "worker_id": f"{self.name}-{self.life}", "device": "simulated", "device_id": self.device,
+                "memory": memory, "ceiling": ceiling,
                 "waits_for_memory": self.phase == "Waiting", "buckets": [] if starting else list(buckets_up_to(MOST)),
             }
         )  # fmt: skip
@@ -106,7 +109,8 @@ class Real:
         phase = "Terminating" if self.terminating else phases.get(self.phase, self.phase)
         silent = self.phase in {"Dark", "Dead"} or self.terminating or not self.reachable
         told: Any = Missing("no answer") if silent else self.tells()
-        return view(self.name, told=told, phase=phase, created_s=self.created_s)
+        seen_so = view(self.name, told=told, phase=phase, created_s=self.created_s)
+        return replace(seen_so, worker=replace(seen_so.worker, node=self.node))
 
 
 @dataclass
@@ -379,6 +383,23 @@ def test_after_a_restart_nobody_grows_until_all_have_spoken(serving: World) -> N
     for _ in range(4):
         serving.round()
     assert second.ceiling == 32
+
+
+@pytest.mark.parametrize(("node", "lent"), [("left", 8), (None, 8), ("right", 32)])
+def test_after_a_restart_a_silent_worker_holds_up_only_the_devices_of_its_node(node: str | None, lent: int) -> None:
+    """A restarted operator does not know on which device a worker is that hangs; on another node's it is not."""
+    world = World()
+    there, here = world.add(REFS[0]), world.add(REFS[1])
+    there.node, there.device, here.node = node, "GPU-1", "left"
+    for _ in range(12):
+        world.round()
+    assert (there.base, here.base, here.ceiling) == (8, 8, 8)
+    there.reachable, here.backlog = False, True
+    world.restart()
+    for _ in range(20):
+        world.round()
+    assert here.ceiling == lent
+    assert ("nobody is lent more: worker a-1 has not said what it holds" in world.turn(here.ref).text) == (lent == 8)
 
 
 def test_a_silent_worker_keeps_what_it_has(serving: World) -> None:

@@ -31,6 +31,7 @@ def worker_from_pod(pod: Pod) -> Worker:
         phase=_phase(pod, ready, failure),
         created_s=_seconds(metadata.get("creationTimestamp")),
         address=status.get("podIP") or None,
+        node=pod.get("spec", {}).get("nodeName") or None,
         control_port=names.CONTROL_PORT,
         ready=ready and "deletionTimestamp" not in metadata,
         unschedulable=_unschedulable(pod) and (failure is None or failure[0] != "VolumeNotFound"),

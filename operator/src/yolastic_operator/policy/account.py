@@ -44,6 +44,8 @@ class Account:
     state: WorkerState
     seen_s: float
     """When it was first seen."""
+    node: str | None = None
+    """Where it runs; None: that is not known."""
     ends_s: float = FORGOTTEN_S
     """From the order to end to when it has, at the most."""
     sent: CeilingGrant | None = None

@@ -2,7 +2,7 @@
 
 One object for all inferences of an operator; each loop tells what it sees and is told what to grant to its own workers. Pure but
 for its memory: time comes in as an argument, bells are functions. Nothing is written down: after a restart everything is read
-from the workers' `/state` again, and until all have spoken nobody is given more.
+from the workers' `/state` again, and until all that may be on a device have spoken nobody on it is given more.
 """
 
 import math
@@ -57,8 +57,9 @@ class Leases:
 class _Silence:
     """A worker that has not said what it holds."""
 
+    node: str | None
     ends_s: float
-    """As in `Account`."""
+    """Both as in `Account`."""
     until_s: float = math.inf
     """It counts until then."""
 
@@ -132,7 +133,7 @@ class Accounts:
         key = _key(ref)
         self._first_s = now_s if self._first_s is None else self._first_s
         self._expire(now_s)
-        may_grow = self._why_not(now_s) is None
+        waited = self._waiting(now_s)
         devices = {account.device_id for one, account in self._accounts.items() if one[:2] == key}
         if observation is not None:
             self._take_in(key, observation, wants, now_s)
@@ -140,8 +141,7 @@ class Accounts:
             self._forgotten.pop(key, None)
         own = {one: account for one, account in self._accounts.items() if one[:2] == key}
         devices |= {account.device_id for account in own.values()}
-        if not may_grow and self._why_not(now_s) is None:  # all devices waited for the last that was not known
-            devices = {account.device_id for account in self._accounts.values()}
+        devices |= waited - self._waiting(now_s)  # they waited for what has been told just now
         if wants is None or not own:
             self._ring(key, devices, now_s)
             return Leases()
@@ -177,7 +177,7 @@ class Accounts:
             elif account is not None:
                 account.claim = replace(account.claim, stage="Fixed")
             elif first and view.worker.created_s < self._born_s and wants is not None:
-                self._silent[one] = _Silence(max(FORGOTTEN_S, wants.ends_s))
+                self._silent[one] = _Silence(view.worker.node, max(FORGOTTEN_S, wants.ends_s))
             # Nobody is asked any more who is to end, and where its node is off that may never be seen.
             if view.worker.phase == "Terminating" and one in self._silent:
                 silence = self._silent[one]
@@ -204,6 +204,7 @@ class Accounts:
             )  # fmt: skip
             self._accounts[one] = account
         account.device_id, account.state, account.until_s = state.device_id, state, None
+        account.node = view.worker.node
         account.device_bytes = state.memory.device_bytes
         if account.sent is not None and told.serial is not None and told.serial >= (account.sent.serial or 0):
             account.sent, account.sent_bytes = None, 0
@@ -235,10 +236,10 @@ class Accounts:
             calm = ledger.settled(self._claims(device_id), capacity)
             sharing = _fulfilled(self._claims(device_id), calm, capacity)
             homeless |= {one[2] for one in here if _would_start(one, here, self._claims(device_id), capacity)}
-            words.append(lease_words.words(device_id, self._claims(device_id), capacity, self._why_not(now_s)))
+            words.append(lease_words.words(device_id, self._claims(device_id), capacity, self._why_not(now_s, device_id)))
             for one, account in here.items():
                 claims, claim, worker = self._claims(device_id), account.claim, one[2]
-                order = ledger.orders(claims, capacity, may_grow=self._why_not(now_s) is None).get(claim.name)
+                order = ledger.orders(claims, capacity, may_grow=self._why_not(now_s, device_id) is None).get(claim.name)
                 if claim.stage == "Serving":
                     targets[worker] = targets[worker] if order is None else Tiers(order.base, order.ceiling)
                     lendable.append(ledger.lent(calm, claim.name, capacity))
@@ -261,16 +262,30 @@ class Accounts:
             wanted=max(claim.ceiling, order.ceiling), serial=self._serial,
         )  # fmt: skip
 
-    def _why_not(self, now_s: float) -> str | None:
-        """Why nobody may be given more now, in words; None: they may."""
+    def _why_not(self, now_s: float, device_id: str) -> str | None:
+        """Why nobody on this device may be given more now, in words; None: they may."""
         if self._silent:
-            return f"worker {min(self._silent)[2]} has not said what it holds"
+            nodes = {account.node for account in self._accounts.values() if account.device_id == device_id}
+            here = [one for one, silence in self._silent.items() if None in {*nodes, silence.node} or silence.node in nodes]
+            if here:
+                return f"worker {min(here)[2]} has not said what it holds"
+        return self._why_nobody(now_s)
+
+    def _why_nobody(self, now_s: float) -> str | None:
+        """Why nobody on any device may."""
         missing = set(self._expected()) - self._told - self._forgotten.keys()
         if missing:
             return f"{'/'.join(min(missing))} has not been looked at"
         if self._first_s is not None and now_s - self._first_s < self._settle_s:
             return "the operator has just started"
         return None
+
+    def _waiting(self, now_s: float) -> set[str]:
+        """Devices on which nobody may be given more now."""
+        devices = {account.device_id for account in self._accounts.values()}
+        if self._why_nobody(now_s) is not None:
+            return devices
+        return {device_id for device_id in devices if self._why_not(now_s, device_id) is not None} if self._silent else set()
 
     def _capacity(self, device_id: str) -> int | None:
         """Memory of the device less the largest headroom that anybody on it asks for; None: nobody knows it."""
@@ -285,12 +300,12 @@ class Accounts:
 
     def _ring(self, but: Key | None, devices: Iterable[str], now_s: float | None = None) -> None:
         """Wake the others who have something to tell their workers on these devices."""
-        may_grow = now_s is not None and self._why_not(now_s) is None
         for device_id in devices:
             capacity = self._capacity(device_id)
             if capacity is None:
                 continue
-            told = ledger.orders(self._claims(device_id), capacity, may_grow=may_grow or now_s is None)
+            may_grow = now_s is None or self._why_not(now_s, device_id) is None
+            told = ledger.orders(self._claims(device_id), capacity, may_grow=may_grow)
             for one, account in self._accounts.items():
                 order = told.get(account.claim.name)
                 if order is not None and one[:2] != but and account.device_id == device_id and differs(account, order):
