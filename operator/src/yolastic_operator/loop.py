@@ -4,17 +4,18 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 from yolastic_contract.inference import DecisionStatus, InferenceSpec, InferenceStatus
 from yolastic_contract.runtime import RuntimeSpec
-from yolastic_operator.act import events, workload
 from yolastic_operator.act import status as folding
+from yolastic_operator.act import workload
 from yolastic_operator.act.changes import Changes, reason_of, scale_events, written
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
+from yolastic_operator.act.publishing import Pace, Publishing
 from yolastic_operator.act.rolling import Rolling
-from yolastic_operator.cluster.base import Cluster, ClusterError, Event, RefusedError
+from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
 from yolastic_operator.model import (
     ConditionUpdate,
     Decision,
@@ -34,9 +35,6 @@ from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
 from yolastic_operator.policy.workers import is_serving, waits_for_memory
 from yolastic_operator.telemetry import NoTelemetry, Telemetry
-
-MOST_UNTOLD: Final = 20
-"""Events that wait to be posted; of more the oldest are let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +99,7 @@ class Loop:
             ask_every_s=settings.turn_s / 2,
         )
         self._policy = PolicyState()
-        self._status: InferenceStatus | None = None
-        """As folded last; None before the first turn."""
-        self._written = InferenceStatus()
-        """As written last: events are the way from here to the next."""
-        self._written_s: float | None = None
-        self._untold: tuple[Event, ...] = ()
-        """Events that are still to be posted, oldest first."""
+        self._publishing = Publishing(cluster, ref, self._complaints, Pace(settings.status_every_s, settings.ages_every_s))
         self._rolling = Rolling()
         self._homeless: frozenset[str] = frozenset()
         """As the ledger said in the turn before."""
@@ -117,7 +109,7 @@ class Loop:
         """What was applied last, and for which generation."""
         self._ensured_s = 0.0
         self._url: str | None = None
-        self._changes = Changes(self._written)
+        self._changes = Changes(InferenceStatus())
 
     async def turn(self, spec: InferenceSpec, generation: int, status: Mapping[str, Any]) -> float:
         """One turn; returns the seconds to wait before the next one.
@@ -146,12 +138,14 @@ class Loop:
         return self._settings.turn_s
 
     def _seeded(self, status: Mapping[str, Any]) -> InferenceStatus:
-        if self._status is None:
-            self._status = self._written = folding.read(status)
-            self._changes = Changes(self._status)
-            events = scale_events(self._status, self._monotonic(), self._wall())
-            self._policy = PolicyState(lost_s=self._lost_s(self._status), scale_events=events)
-        return self._status
+        last = self._publishing.last
+        if last is None:
+            last = folding.read(status)
+            self._publishing.found(last)
+            self._changes = Changes(last)
+            events = scale_events(last, self._monotonic(), self._wall())
+            self._policy = PolicyState(lost_s=self._lost_s(last), scale_events=events)
+        return last
 
     def _lost_s(self, status: InferenceStatus) -> float | None:
         """Since when there were no figures before this process began, on its own clock."""
@@ -258,42 +252,7 @@ class Loop:
         return min(self._settings.busy_turn_s, self._settings.turn_s) if busy else self._settings.turn_s
 
     async def _publish(self, status: InferenceStatus) -> None:
-        """Write the status if it is worth it, and post the events that are to be told."""
-        await self._write(status)
-        await self._post_events()
-
-    async def _write(self, status: InferenceStatus) -> None:
-        last, self._status = self._status, status
-        now_s = self._monotonic()
-        since_s = math.inf if self._written_s is None else now_s - self._written_s
-        if since_s <= self._settings.ages_every_s and folding.same_but_for_explanation(status, self._written):
-            # Other words that come to the same are told once they have held for a turn: a gust is gone by then.
-            passing = last is not None and not folding.same_explanation(status, last)
-            same = folding.same_explanation(status, self._written) and folding.same_load(status, self._written)
-            if passing or same:
-                return
-        if since_s < self._settings.status_every_s and folding.same_but_for_numbers(status, self._written):
-            return
-        try:
-            await self._cluster.write_status(self._ref, folding.render(status))
-        except ClusterError as error:
-            self._complaints.add("status", error)
-            return
-        self._complaints.clear("status")
-        self._untold = (*self._untold, *events.between(self._written, status))[-MOST_UNTOLD:]
-        self._written, self._written_s = status, now_s
-
-    async def _post_events(self) -> None:
-        """Oldest first; from one that fails on they wait for the next turn, and one that is refused is let go."""
-        while self._untold:
-            try:
-                await self._cluster.post_event(self._ref, self._untold[0])
-                self._complaints.clear("event")
-            except ClusterError as error:
-                self._complaints.add("event", error)
-                if not error.in_vain:
-                    return
-            self._untold = self._untold[1:]
+        await self._publishing.publish(status, self._monotonic())
 
     def _tell(self, observation: Observation, decision: Decision, status: InferenceStatus, changes: list[DecisionStatus]) -> None:
         for change in changes:

@@ -392,41 +392,6 @@ def test_a_runtime_that_went_while_no_watch_looked_is_missed_within_two_minutes(
     rig.run(scenario, monotonic=lambda: now_s[0])
 
 
-class UnsureApi:
-    """An API server that refuses to say whether a runtime is there, does not answer, or is late: the watch tells before it."""
-
-    def __init__(self, fault: str, runtimes: dict[str, Any]) -> None:
-        self.fault, self.runtimes, self.asked = fault, runtimes, 0
-
-    async def get(self, path: str) -> None:
-        self.asked += 1
-        match self.fault:
-            case "refuses":
-                raise ApiError("get: 503", 503)
-            case "hangs":
-                await asyncio.sleep(60)
-        self.runtimes["fast"] = {"spec": {"image": "worker:2"}}
-
-
-@pytest.mark.parametrize("fault", ["refuses", "hangs", "is late"])
-def test_a_runtime_is_known_until_the_server_says_that_it_is_gone(rig: Rig, fault: str) -> None:
-    now_s, api = [1000.0], UnsureApi(fault, rig.runtimes)
-    rig.runtimes["fast"] = {"spec": {"image": "worker:1"}}
-
-    async def scenario(cluster: KubernetesCluster) -> None:
-        cluster._api = api  # type: ignore[assignment]
-        before_s = time.monotonic()
-        for _ in range(30):
-            assert await cluster.runtime("fast") == RuntimeSpec(
-                image="worker:2" if fault == "is late" and api.asked else "worker:1"
-            )
-            now_s[0] += 5
-        assert time.monotonic() - before_s < 5, "one turn is late, and not by much"
-        assert api.asked == 1
-
-    rig.run(scenario, monotonic=lambda: now_s[0])
-
-
 def test_rights_that_are_missing_and_servers_that_are_gone_are_cluster_errors(rig: Rig) -> None:
     async def scenario() -> tuple[ApiError, ApiError]:
         errors = []

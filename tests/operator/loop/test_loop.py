@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from yolastic_operator.act.publishing import MOST_UNTOLD
 from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
-from yolastic_operator.loop import MOST_UNTOLD
 
 FAST = {"scaleDown": {"stabilizationWindowSeconds": 30}}
 ELASTIC = {"minReplicas": 1, "maxReplicas": 6, "behavior": FAST}
@@ -102,7 +102,7 @@ def test_noise_is_written_seldom(world: Any) -> None:
 def test_a_gust_that_changes_no_size_is_not_written(world: Any) -> None:
     it = world(autoscaling=ELASTIC)
     it.run(60)
-    calm, written = it.loop._status, len(it.cluster.statuses)
+    calm, written = it.loop._publishing.last, len(it.cluster.statuses)
     assert calm is not None
     *steps, last = calm.autoscaling.explanation
     gusty = calm.model_copy(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from yolastic_contract.inference import Condition, DecisionStatus, ExplanationStep, InferenceSpec, InferenceStatus
 from yolastic_contract.state import WorkerState
-from yolastic_operator.act import ceilings, events, shrink
+from yolastic_operator.act import ceilings, events, news, shrink
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.workload import build
 from yolastic_operator.cluster.fake import FakeCluster
@@ -333,8 +333,8 @@ def test_numbers_in_messages_are_not_worth_a_write() -> None:
     base = status_with(condition("ScalingActive", "True", "ValidMetrics", "load ratio 0.52 over 2 workers"))
     noise = status_with(condition("ScalingActive", "True", "ValidMetrics", "load ratio 0.6 over 2 workers"))
     other = status_with(condition("ScalingActive", "True", "ValidMetrics", "load ratio 0.52 over 2 workers; holding"))
-    assert folding.same_but_for_numbers(base, noise)
-    assert not folding.same_but_for_numbers(base, other)
+    assert news.same_but_for_numbers(base, noise)
+    assert not news.same_but_for_numbers(base, other)
 
 
 @pytest.mark.parametrize(
@@ -363,6 +363,6 @@ def test_which_loads_are_the_same_but_for_noise(before: tuple[int, int], now: tu
         plain = InferenceStatus()
         return plain.model_copy(update={"autoscaling": plain.autoscaling.model_copy(update={"explanation": said})})
 
-    assert folding.same_load(explained(*before), explained(*now)) is same
-    assert folding.same_explanation(explained(*before), explained(*now)), "the words are the same"
-    assert folding.same_load(InferenceStatus(), explained(*now))
+    assert news.same_load(explained(*before), explained(*now)) is same
+    assert news.same_explanation(explained(*before), explained(*now)), "the words are the same"
+    assert news.same_load(InferenceStatus(), explained(*now))

@@ -1,6 +1,5 @@
 """The cluster verbs on Kubernetes: server-side apply, the scale subresource, the control ports of pods."""
 
-import asyncio
 import hashlib
 import json
 import secrets
@@ -10,8 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequen
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
-
-from pydantic import ValidationError
 
 from yolastic_contract import names
 from yolastic_contract.runtime import RuntimeSpec
@@ -25,19 +22,12 @@ from yolastic_operator.cluster.cache import FleetCache, version_of
 from yolastic_operator.cluster.control import ControlClient
 from yolastic_operator.cluster.doubt import Doubts
 from yolastic_operator.cluster.drift import Drift
+from yolastic_operator.cluster.runtimes import Runtimes
 from yolastic_operator.model import Fleet, Ref, Worker, Workload
-from yolastic_operator.refusal import describe
 
 SCALE_MANAGER: Final = f"{names.OPERATOR_NAME}-scale"
 """Field manager that holds `spec.replicas` of a new Deployment while the other one lets go of it."""
 TOKEN_BYTES: Final = 32
-MISSING_FOR_S: Final = 60.0
-"""A runtime that is not there is asked for again after this long, should the watch not tell; seconds."""
-LOOK_AGAIN_S: Final = 110.0
-"""A runtime that is known is asked for again after this long: of one that went while the watch was cut nothing tells. A little
-less than two minutes, so that after the turn that follows it is within them; seconds."""
-LOOK_LIMIT_S: Final = 2.0
-"""The longest that this may hold up a turn, seconds."""
 _PLURALS: Final = {
     "Deployment": "apis/apps/v1/namespaces/{}/deployments",
     "Service": "api/v1/namespaces/{}/services",
@@ -48,7 +38,6 @@ _PLURALS: Final = {
     "Event": "apis/events.k8s.io/v1/namespaces/{}/events",
     "YoloInference": f"apis/{names.API_VERSION}/namespaces/{{}}/{names.INFERENCE_PLURAL}",
 }
-_RUNTIMES: Final = f"/apis/{names.API_VERSION}/{names.RUNTIME_PLURAL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,39 +71,20 @@ class KubernetesCluster:
         self._control = control
         self._surroundings = surroundings
         self._cache = cache
-        self._runtimes = runtimes
+        self._runtimes = Runtimes(api, runtimes, monotonic)
         self._instance = instance
         self._token_age_s = token_age_s
         self._wall = wall
-        self._monotonic = monotonic
         self._doubts = Doubts(monotonic)
         self._drift = drift or Drift(monotonic)
         self._tokens: dict[Ref, tuple[str, ...]] = {}
         """Control tokens in the order to try them."""
-        self._missing: dict[str, float] = {}
-        """Runtimes that were asked for, with the time from which to ask again."""
-        self._looks: dict[str, float] = {}
-        """The same of those that are known."""
         self._applied: dict[tuple[Ref, str], _Applied] = {}
         """Children as they were applied last, by kind."""
 
     async def runtime(self, name: str) -> RuntimeSpec | None:
         """The runtime of that name, or None. Raises RefusedError for one that this version cannot read."""
-        body = self._runtimes.get(name)
-        if body is not None:
-            await self._look_again(name, body)
-            body = self._runtimes.get(name)
-        if body is None and self._monotonic() >= self._missing.get(name, 0.0):
-            # Only right after the start: from then on the watch tells, and asking now and then is enough.
-            body = await self._api.get(f"{_RUNTIMES}/{name}")
-            if body is None:
-                self._missing[name] = self._monotonic() + MISSING_FOR_S
-        if body is None:
-            return None
-        try:
-            return RuntimeSpec.model_validate(body.get("spec", {}))
-        except ValidationError as error:
-            raise RefusedError("RuntimeInvalid", f"YoloRuntime {name}: {describe(error)}") from error
+        return await self._runtimes.get(name)
 
     async def ensure(self, workload: Workload, replicas: int) -> None:
         """Apply the children; a new Deployment starts with `replicas`, the size of an old one is left alone."""
@@ -215,22 +185,6 @@ class KubernetesCluster:
 
     def _told(self, ref: Ref, fleet: Fleet) -> Fleet:
         return replace(fleet, edited=self._drift.due((ref.namespace, ref.name)))
-
-    async def _look_again(self, name: str, known: Mapping[str, Any]) -> None:
-        """Drop a known runtime that the server has no more; without an answer it stays."""
-        now_s = self._monotonic()
-        if now_s < self._looks.setdefault(name, now_s + LOOK_AGAIN_S):
-            return
-        self._looks[name] = now_s + LOOK_AGAIN_S  # before the answer: the other inferences' turns do not ask as well
-        try:
-            async with asyncio.timeout(LOOK_LIMIT_S):
-                live = await self._api.get(f"{_RUNTIMES}/{name}")
-        except (ApiError, TimeoutError):
-            self._looks[name] = now_s + MISSING_FOR_S
-            return
-        if live is None and self._runtimes.get(name) is known:  # else the watch told of another one meanwhile
-            del self._runtimes[name], self._looks[name]
-            self._missing[name] = self._monotonic() + MISSING_FOR_S
 
     def _stands(self, ref: Ref, manifest: Manifest, live: Manifest) -> bool:
         """This very manifest was applied before and nobody has touched the child since: applying it again would write nothing."""

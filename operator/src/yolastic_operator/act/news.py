@@ -1,0 +1,66 @@
+"""Whether a status says anything new beside the one that was written last: the rest is numbers that moved. Pure."""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+from yolastic_contract.inference import AutoscalingStatus, ExplanationStep, InferenceStatus
+from yolastic_operator.act.status import render
+from yolastic_operator.act.words import without_numbers
+from yolastic_operator.policy.demand import QUEUE_WINDOW_S
+
+LOAD_SHARE: Final = 0.25
+"""A load that moved by no more than this share of the larger is told anew only with something else."""
+LOAD_SIGMAS: Final = 5.0
+"""Nor is one that chance alone may have moved: so many standard deviations of the difference of two Poisson counts."""
+_LOAD: Final = re.compile(r"told of (\d+) images/s and (\d+) queued")
+"""As the explanation says it."""
+
+
+def same_but_for_explanation(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """The two differ at most in how they explain the same decision."""
+    return other == one.model_copy(update={"autoscaling": one.autoscaling.model_copy(update=_explained(other.autoscaling))})
+
+
+def same_explanation(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """The two explain with the same words, whatever the numbers."""
+    return _about(one.autoscaling.explanation) == _about(other.autoscaling.explanation)
+
+
+def same_load(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """What the two explanations tell of the load differs by no more than noise; one that tells none is as any other."""
+    before, now = _told_images(one.autoscaling.explanation), _told_images(other.autoscaling.explanation)
+    if before is None or now is None:
+        return True
+    return abs(now - before) <= max(LOAD_SHARE * max(before, now), LOAD_SIGMAS * math.sqrt(before + now))
+
+
+def same_but_for_numbers(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """The two differ at most in numbers told in messages and in the current load: not worth a write at once."""
+    return _essence(one) == _essence(other)
+
+
+def _essence(status: InferenceStatus) -> dict[str, Any]:
+    essence = render(status)
+    for condition in essence["conditions"]:
+        condition["message"] = without_numbers(condition["message"])
+    for metric in essence["autoscaling"]["metrics"]:
+        metric["current"] = "#"
+    for name in ("recommendedReplicas", "explanation", "explainedTime"):
+        essence["autoscaling"].pop(name, None)
+    return essence
+
+
+def _about(explanation: Iterable[ExplanationStep]) -> list[tuple[str, str]]:
+    return [(step.about, without_numbers(step.text)) for step in explanation]
+
+
+def _told_images(explanation: Iterable[ExplanationStep]) -> float | None:
+    """Images behind the load: those that came within the workers' window, and the queue."""
+    found = next((match for step in explanation if (match := _LOAD.search(step.text))), None)
+    return None if found is None else int(found[1]) * QUEUE_WINDOW_S + int(found[2])
+
+
+def _explained(status: AutoscalingStatus) -> dict[str, Any]:
+    return {"explained_time": status.explained_time, "explanation": status.explanation}

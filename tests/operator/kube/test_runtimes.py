@@ -1,0 +1,46 @@
+"""A known runtime is known until the server says that it is gone."""
+
+import asyncio
+import time
+from typing import Any, cast
+
+import pytest
+
+from yolastic_contract.runtime import RuntimeSpec
+from yolastic_operator.cluster.api import ApiError, KubernetesApi
+from yolastic_operator.cluster.runtimes import Runtimes
+
+
+class UnsureApi:
+    """A server that does not say whether the runtime is there, or says no after another one was made."""
+
+    def __init__(self, fault: str, known: dict[str, Any]) -> None:
+        self.fault, self.known, self.asked = fault, known, 0
+
+    async def get(self, path: str) -> None:
+        self.asked += 1
+        match self.fault:
+            case "refuses":
+                raise ApiError("get: 503", 503)
+            case "hangs":
+                await asyncio.sleep(60)
+        self.known["fast"] = {"spec": {"image": "worker:2"}}
+
+
+@pytest.mark.parametrize("fault", ["refuses", "hangs", "is late"])
+def test_a_runtime_is_known_until_the_server_says_that_it_is_gone(fault: str) -> None:
+    now_s, known = 1000.0, {"fast": {"spec": {"image": "worker:1"}}}
+    api = UnsureApi(fault, known)
+    runtimes = Runtimes(cast(KubernetesApi, api), known, lambda: now_s)
+
+    async def scenario() -> None:
+        nonlocal now_s
+        before_s = time.monotonic()
+        for _ in range(30):
+            found = await runtimes.get("fast")
+            assert found == RuntimeSpec(image="worker:2" if fault == "is late" and api.asked else "worker:1")
+            now_s += 5
+        assert time.monotonic() - before_s < 5, "one turn is late, and not by much"
+        assert api.asked == 1
+
+    asyncio.run(scenario())
