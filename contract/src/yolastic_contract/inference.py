@@ -1,6 +1,6 @@
 """The `YoloInference` resource: what to serve and within which limits."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -22,6 +22,12 @@ URI_PATTERN = r"^(https?://[^\s/?#@]+/\S+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\
 RolloutStrategy = Literal["Auto", "RollingUpdate", "Recreate"]
 _NO_CONTROL_SECRET = f"a Secret whose name ends in {CONTROL_SECRET_SUFFIX} holds control tokens, which go to no server of models"
 Replicas = Annotated[int, Field(ge=0, le=1000)]
+TASK_LENGTH: Final = 32
+SHA256_LENGTH: Final = 64
+KEPT_DECISIONS: Final = 5
+MOST_STEPS: Final = 16
+"""Of an explanation."""
+STEP_LENGTH: Final = 512
 
 
 class InputSize(Resource):
@@ -259,9 +265,9 @@ class Condition(Resource):
 class ModelStatus(Resource):
     """The model as the workers loaded it."""
 
-    sha256: Annotated[str, Field(max_length=64)] | None = None
+    sha256: Annotated[str, Field(max_length=SHA256_LENGTH)] | None = None
     """Digest of the model that is loaded."""
-    task: Annotated[str, Field(max_length=32)] | None = None
+    task: Annotated[str, Field(max_length=TASK_LENGTH)] | None = None
     """What the loaded model does."""
     loaded_replicas: NonNegativeInt32 = 0
     """Workers that have loaded it and are ready."""
@@ -361,7 +367,7 @@ class ExplanationStep(Resource):
 
     about: Annotated[str, Field(max_length=32)]
     """Which step: Workers Figures Load Forecast Survivors Windows Room Fallback Mode Result Ceiling Lease Written."""
-    text: Annotated[str, Field(max_length=512)]
+    text: Annotated[str, Field(max_length=STEP_LENGTH)]
     """What it came to, with the numbers."""
 
 
@@ -380,12 +386,12 @@ class AutoscalingStatus(Resource):
     """Reason of the condition ScalingLimited, while it is True."""
     metrics: Annotated[list[MetricStatus], Field(max_length=8)] = []
     """The signals the decision rests on."""
-    decisions: Annotated[list[DecisionStatus], Field(max_length=5)] = []
+    decisions: Annotated[list[DecisionStatus], Field(max_length=KEPT_DECISIONS)] = []
     """The last five, newest first."""
     explained_time: Timestamp | None = None
     """When the explanation was written: it is written again when more than ages and noise changes, at most every 30 s for figures
     alone. A load that moved by less than a quarter is noise."""
-    explanation: Annotated[list[ExplanationStep], Field(max_length=16)] = []
+    explanation: Annotated[list[ExplanationStep], Field(max_length=MOST_STEPS)] = []
     """The present decision in words, step by step; `yolastic explain NAME` prints it. Empty: nothing is decided."""
 
 

@@ -8,6 +8,9 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from yolastic_contract.inference import (
+    KEPT_DECISIONS,
+    MOST_STEPS,
+    STEP_LENGTH,
     AutoscalingStatus,
     BatchBounds,
     BatchStatus,
@@ -30,9 +33,6 @@ from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, 
 from yolastic_operator.policy.conditions import TYPES
 from yolastic_operator.policy.workers import current_revision
 
-KEPT_DECISIONS: Final = 5
-MOST_STEPS: Final = 16
-STEP_LENGTH: Final = 512
 NOISE: Final = 0.05
 """A measured number that moved by less than this share is left as it was: an idle turn then writes nothing."""
 BOUND_NOISE: Final = 0.1

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
+from yolastic_contract.inference import SHA256_LENGTH, TASK_LENGTH
 from yolastic_contract.names import BUCKETS
 from yolastic_contract.state import Fit, WorkerState
 
@@ -16,9 +17,6 @@ MAX_BATCH_S: Final = 1800.0
 """A batch that takes longer is none; microseconds of it still fit into an int32."""
 
 MAX_BATCH: Final = BUCKETS[-1]
-MAX_TASK: Final = 32
-"""Letters of a task's name, and of a sha256: longer ones do not fit into the status, which is one for all workers."""
-MAX_SHA256: Final = 64
 
 
 def implausible(state: WorkerState) -> str | None:
@@ -53,9 +51,10 @@ def _impossible_batch(state: WorkerState) -> str | None:
 
 def _impossible_model(state: WorkerState) -> str | None:
     model = state.model
-    if model is not None and len(model.task) > MAX_TASK:
+    # Longer ones do not fit into the status, which is one for all workers.
+    if model is not None and len(model.task) > TASK_LENGTH:
         return f"model.task has {len(model.task)} letters"
-    if model is not None and len(model.sha256) > MAX_SHA256:
+    if model is not None and len(model.sha256) > SHA256_LENGTH:
         return f"model.sha256 has {len(model.sha256)} letters"
     return None
 
