@@ -203,24 +203,30 @@ def test_a_killed_worker_costs_what_is_under_way_on_it(
         pytest.skip("only on this host a process of a pod can be killed")
     inference = deployed(cluster, namespace, models, worker_image, client, 2, pace=SLOW)
     victim = inference.pods()[0]
-    with client.prober(inference.url, IMAGE, rate_per_s=40) as prober:
+    with (
+        client.prober(inference.url, IMAGE, rate_per_s=20) as once,
+        client.prober(inference.url, IMAGE, rate_per_s=20, connect_retries=50) as again,
+    ):
         time.sleep(2)  # traffic is under way on both
         killed_s = time.monotonic()
         gone_s = kill(main_process(victim["metadata"]["uid"]))
         await_that(lambda: restarts(inference) == 1, 30, "the node has started it again")
         inference.await_ready_replicas(2)
         over_s = time.monotonic() - killed_s
-    report = prober.report
-    refused = [item for item in report.failures if "ConnectionRefusedError" in item["problem"]]
-    cut_off = [item for item in report.failures if item not in refused]
-    parts = f"{len(cut_off)} under way, {len(refused)} refused"
-    print(f"killed: {report.failed} of {report.sent} failed: {parts}; back after {over_s:.1f} s")
-    assert cut_off, "none was under way: nothing is shown"
-    assert report.failed == len(report.failures), "more failed than a report lists"
-    # Both clocks are this host's. How many are under way is the machine's affair; that none is lost later is ours.
-    assert all(report.began_s + item["at_s"] <= gone_s for item in cut_off), (gone_s - report.began_s, report.failures)
-    moments = [item["at_s"] for item in report.failures]
-    assert not moments or max(moments) - min(moments) <= NOTICED_S, report.failures
+    refused = [item for item in once.report.failures if "ConnectionRefusedError" in item["problem"]]
+    under_way = {
+        "once": [once.report.began_s + item["at_s"] for item in once.report.failures if item not in refused],
+        "again": [again.report.began_s + item["at_s"] for item in again.report.failures],
+    }
+    parts = ", ".join(f"{name}: {len(found)} under way" for name, found in under_way.items())
+    print(f"killed, of 2 times {once.report.sent}: {parts}, {len(refused)} refused; back after {over_s:.1f} s")
+    assert any(under_way.values()), "none was under way: nothing is shown"
+    # Both clocks are this host's. How many are under way is the machine's affair; that none is lost later is ours, to all who try
+    # again where nobody listens.
+    assert all(sent_s <= gone_s for found in under_way.values() for sent_s in found), (gone_s, under_way)
+    assert once.report.failed == len(once.report.failures), "more failed than a report lists"
+    moments = [item["at_s"] for item in refused]
+    assert not moments or max(moments) - min(moments) <= NOTICED_S, once.report.failures
 
 
 def kill(process: int) -> float:

@@ -117,9 +117,14 @@ class Client:
         rate_per_s: float,
         connection: Literal["new", "keep-alive"] = "new",
         expect_names: Sequence[str] | None = None,
+        connect_retries: int = 0,
     ) -> Iterator[Stream]:
-        """A constant rate to /predict until the block ends; every request that is not answered rightly is a failure."""
-        task = {"mode": "probe", "rate_per_s": rate_per_s, "connection": connection, "timeout_s": REQUEST_LIMIT_S}
+        """A constant rate to /predict until the block ends; every request that is not answered rightly is a failure.
+
+        With `connect_retries` a refused connection, on which nothing was sent, is tried again so often.
+        """
+        task: Object = {"mode": "probe", "rate_per_s": rate_per_s, "connection": connection, "timeout_s": REQUEST_LIMIT_S}
+        task["connect_retries"] = connect_retries
         if expect_names is not None:
             task["expect_names"] = list(expect_names)
         with self._stream(task, f"{url}/predict", image, {"Content-Type": "image/jpeg"}) as stream:

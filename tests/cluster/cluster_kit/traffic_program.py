@@ -13,6 +13,8 @@ import time
 IDLE_S = 0.05
 """What a closed-loop client waits after an answer that is not 200: a refusal is no invitation to ask at once."""
 KEPT_FAILURES = 500
+AGAIN_AFTER_S = 0.1
+"""A refused connection is tried again after this long, where that is asked for."""
 
 
 class Connection:
@@ -23,6 +25,11 @@ class Connection:
 
     @classmethod
     async def open(cls, task):
+        for _ in range(task.get("connect_retries", 0)):
+            try:
+                return cls(*await asyncio.open_connection(task["host"], task["port"]))
+            except ConnectionRefusedError:
+                await asyncio.sleep(AGAIN_AFTER_S)
         return cls(*await asyncio.open_connection(task["host"], task["port"]))
 
     async def ask(self, request):
