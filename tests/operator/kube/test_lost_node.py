@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from scene import TWO_TURNS_S, Scene, eventually
-from worker_pod import WorkerPod, make_simulated, worker_pods
+from worker_pod import WorkerPod, address, make_simulated, worker_pods
 
 pytestmark = pytest.mark.cluster
 
@@ -35,7 +35,7 @@ def test_a_worker_on_a_lost_node_costs_itself_alone(scene: Scene, tmp_path: Path
         # Kubernetes gives the worker up, and nobody on that node can end it: its pod is Terminating for as long as it takes.
         scene.server.request("DELETE", lost.path)
         assert scene.server.get(lost.path)["metadata"]["deletionTimestamp"]
-        pods.append(WorkerPod(scene, "weld-2", "127.2.0.3", tmp_path))
+        pods.append(WorkerPod(scene, "weld-2", address(3), tmp_path))
         eventually("the next one is told", lambda: told(NARROW, 2, *pods[1:]), TWO_TURNS_S)
         eventually("and all is well", lambda: scene.status.get("readyReplicas") == 2, TWO_TURNS_S)
         scene.server.merge(scene.path, {"spec": {"memory": {"headroomPercent": 50}}})

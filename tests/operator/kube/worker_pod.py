@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -123,12 +124,17 @@ def make_simulated(scene: Scene, replicas: int) -> None:
     scene.make(replicas)
 
 
+def address(number: int) -> str:
+    """An address of this host; tests that run beside each other have others."""
+    return f"127.2.{int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}.{number}"
+
+
 @contextmanager
 def worker_pods(scene: Scene, count: int, folder: Path) -> Iterator[list[WorkerPod]]:
     pods: list[WorkerPod] = []
     try:
         for number in range(count):
-            pods.append(WorkerPod(scene, f"weld-{number}", f"127.2.0.{number + 1}", folder))
+            pods.append(WorkerPod(scene, f"weld-{number}", address(number + 1), folder))
         yield pods
     finally:
         for pod in pods:
