@@ -252,9 +252,11 @@ def test_how_often_it_has_ended(containers: list[dict[str, Any]], failures: int)
 
 
 def test_what_identifies_a_worker() -> None:
-    worker = worker_from_pod(pod(container("worker", RUNNING, ready=True), ready=True, phase="Running", podIP="10.244.0.7"))
+    body = pod(container("worker", RUNNING, ready=True), ready=True, phase="Running", podIP="10.244.0.7")
+    worker = worker_from_pod(body | {"spec": {"nodeName": "left"}})
     assert (worker.name, worker.revision, worker.created_s) == ("weld-7d9c-x", "0123456789", 1795341600.0)
     assert (worker.address, worker.control_port, worker.ready) == ("10.244.0.7", 9000, True)
+    assert (worker.node, worker_from_pod(body).node) == ("left", None), "one without a node has not been placed yet"
 
 
 def test_a_worker_that_leaves_is_not_ready() -> None:

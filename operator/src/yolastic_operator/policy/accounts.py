@@ -225,7 +225,7 @@ class Accounts:
         words: list[str] = []
         homeless: set[str] = set()
         for device_id in sorted({account.device_id for account in own.values()}):
-            capacity = self._capacity(device_id)
+            capacity, why_not = self._capacity(device_id), self._why_not(now_s, device_id)
             # None of them is granted by anybody else, whatever becomes of them here.
             here = {one: account for one, account in own.items() if account.device_id == device_id}
             targets |= {one[2]: shown_tiers(account.state) for one, account in here.items() if account.state.phase != "Starting"}
@@ -236,10 +236,10 @@ class Accounts:
             calm = ledger.settled(self._claims(device_id), capacity)
             sharing = _fulfilled(self._claims(device_id), calm, capacity)
             homeless |= {one[2] for one in here if _would_start(one, here, self._claims(device_id), capacity)}
-            words.append(lease_words.words(device_id, self._claims(device_id), capacity, self._why_not(now_s, device_id)))
+            words.append(lease_words.words(device_id, self._claims(device_id), capacity, why_not))
             for one, account in here.items():
                 claims, claim, worker = self._claims(device_id), account.claim, one[2]
-                order = ledger.orders(claims, capacity, may_grow=self._why_not(now_s, device_id) is None).get(claim.name)
+                order = ledger.orders(claims, capacity, may_grow=why_not is None).get(claim.name)
                 if claim.stage == "Serving":
                     targets[worker] = targets[worker] if order is None else Tiers(order.base, order.ceiling)
                     lendable.append(ledger.lent(calm, claim.name, capacity))
