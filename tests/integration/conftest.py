@@ -86,14 +86,23 @@ class WorkerProcess:
         value: dict[str, Any] = self.control("GET", "/state").json()
         return value
 
+    def metrics(self) -> Callable[..., float]:
+        """The figures of one moment: what sums the series of a name with these labels."""
+        lines = self.control("GET", "/metrics").body.decode().splitlines()
+
+        def metric(name: str, **labels: str) -> float:
+            found = 0.0
+            for line in lines:
+                series, _, value = line.rpartition(" ")
+                if series.split("{")[0] == name and all(f'{key}="{text}"' in series for key, text in labels.items()):
+                    found += float(value)
+            return found
+
+        return metric
+
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of the series of this name with these labels."""
-        found = 0.0
-        for line in self.control("GET", "/metrics").body.decode().splitlines():
-            series, _, value = line.rpartition(" ")
-            if series.split("{")[0] == name and all(f'{key}="{text}"' in series for key, text in labels.items()):
-                found += float(value)
-        return found
+        """One of them, now."""
+        return self.metrics()(name, **labels)
 
     def wait_ready(self, timeout_s: float = 60) -> "WorkerProcess":
         def ready() -> bool:

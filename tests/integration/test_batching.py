@@ -53,7 +53,8 @@ def test_batches_grow_under_load_and_stay_under_the_ceiling(start_worker: Start,
     image.write_bytes(jpeg)
     alone = _closed_loop(worker, image, 1, 1.0)
     assert set(alone["codes"]) == {"200"}
-    assert worker.metric("yolastic_batch_size_bucket", le="1.0") == worker.metric("yolastic_batch_size_count")
+    metric = worker.metrics()  # of one moment: the client's last image may end between two
+    assert metric("yolastic_batch_size_bucket", le="1.0") == metric("yolastic_batch_size_count") > 0
     crowd = _closed_loop(worker, image, 40, 2.0)
     assert set(crowd["codes"]) == {"200"}
     assert crowd["ok_per_s"] > 4 * alone["ok_per_s"]
