@@ -58,8 +58,9 @@ def test_batches_grow_under_load_and_stay_under_the_ceiling(start_worker: Start,
     crowd = _closed_loop(worker, image, 40, 2.0)
     assert set(crowd["codes"]) == {"200"}
     assert crowd["ok_per_s"] > 4 * alone["ok_per_s"]
-    assert worker.metric("yolastic_batch_size_bucket", le="8.0") < worker.metric("yolastic_batch_size_bucket", le="16.0")
-    assert worker.metric("yolastic_batch_size_bucket", le="16.0") == worker.metric("yolastic_batch_size_count")
+    metric = worker.metrics()
+    assert metric("yolastic_batch_size_bucket", le="8.0") < metric("yolastic_batch_size_bucket", le="16.0")
+    assert metric("yolastic_batch_size_bucket", le="16.0") == metric("yolastic_batch_size_count")
     speed = worker.state()["speed"]
     assert 0.015 < speed["fixed"] < 0.03
     assert 0.0005 < speed["per_image"] < 0.002
@@ -75,8 +76,9 @@ def test_a_pushed_ceiling_counts_from_the_next_batch(start_worker: Start, jpeg: 
     assert answer.status == 200
     assert answer.json()["granted"] is True
     _closed_loop(worker, image, 20, 1.0)
-    assert worker.metric("yolastic_batch_size_bucket", le="4.0") == worker.metric("yolastic_batch_size_count")
-    assert worker.metric("yolastic_batch_size_bucket", le="2.0") < worker.metric("yolastic_batch_size_count"), "no burst"
+    metric = worker.metrics()
+    assert metric("yolastic_batch_size_bucket", le="4.0") == metric("yolastic_batch_size_count")
+    assert metric("yolastic_batch_size_bucket", le="2.0") < metric("yolastic_batch_size_count"), "no burst"
     assert worker.state()["ceiling"]["burst"] is True
     assert worker.metric("yolastic_batch_ceiling", bound="operator") == 4
     assert worker.metric("yolastic_batch_ceiling", bound="latency") == 4
@@ -91,7 +93,8 @@ def test_a_request_with_more_images_than_the_ceiling_is_split(start_worker: Star
     body = part * 11 + f"--{boundary}--\r\n".encode()
     answer = worker.predict(body, content_type=f"multipart/form-data; boundary={boundary}")
     assert len(answer.json()["images"]) == 11
-    assert worker.metric("yolastic_batch_size_bucket", le="4.0") == worker.metric("yolastic_batch_size_count")
+    metric = worker.metrics()
+    assert metric("yolastic_batch_size_bucket", le="4.0") == metric("yolastic_batch_size_count")
     assert worker.metric("yolastic_batch_size_sum") == 11
 
 
