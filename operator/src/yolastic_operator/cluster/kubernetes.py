@@ -151,7 +151,7 @@ class KubernetesCluster:
     async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
         """Apply the status: what was in it before and is not any more goes.
 
-        An object made anew under the name is never met: the loop of the old one ends before its finalizer goes.
+        An object made anew under the name is not met: the loop of the old one ends before its own begins.
         """
         metadata = {"name": ref.name, "namespace": ref.namespace}
         body = {"apiVersion": names.API_VERSION, "kind": names.INFERENCE_KIND, "metadata": metadata, "status": status}
