@@ -56,7 +56,7 @@ def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
     away = 0 if surge else 1 + workload.unplaced
     return child | {
         "spec": {
-            # As they are by default, and said all the same: who pauses it by hand stops every rollout, and nothing would tell why.
+            # As by default, and said all the same: who pauses it by hand stops every rollout, and nothing would tell why.
             "paused": False,
             "minReadySeconds": 0,
             "revisionHistoryLimit": 2,
