@@ -148,9 +148,11 @@ def exactly(wanted: Manifest, live: Manifest) -> Manifest:
 
 
 def _replacing(wanted: Manifest, live: Manifest) -> Manifest:
-    both = {name: (value, live.get(name)) for name, value in wanted.items()}
-    told = {name: _replacing(*pair) if all(isinstance(one, dict) for one in pair) else pair[0] for name, pair in both.items()}
-    return dict.fromkeys(live) | told
+    patch: Manifest = dict.fromkeys(live)
+    for name, value in wanted.items():
+        before = live.get(name)
+        patch[name] = _replacing(value, before) if isinstance(value, dict) and isinstance(before, dict) else value
+    return patch
 
 
 def _child(api_version: str, kind: str, workload: Workload, name: str) -> Manifest:
