@@ -252,7 +252,7 @@ class History(RuleBasedStateMachine):
 
     def one_turn(self) -> None:
         it = self.it
-        it.cluster._settle(())  # what the cluster does by itself is no doing of this turn
+        it.cluster._settle()  # what the cluster does by itself is no doing of this turn
         silent, known, told = it.silent(), it.known, len(it.cluster.calls)
         leaving = {name for name, fake in it.cluster.workers.items() if fake.drains_s is not None}
         there = set(it.cluster.workers)
@@ -403,7 +403,7 @@ class History(RuleBasedStateMachine):
     @rule(size=st.integers(0, 6))
     def somebody_scales_the_deployment(self, size: int) -> None:
         self.it.cluster.replicas = size
-        self.it.cluster._settle(())
+        self.it.cluster._settle()
         self.turns(2)
 
     @precondition(lambda self: self.it.cluster.replicas is not None)
@@ -455,7 +455,7 @@ class History(RuleBasedStateMachine):
         del cluster.workers[self.pick(number).name]
         if size is not None and cluster.replicas is not None:
             cluster.replicas = size
-        cluster._settle(())
+        cluster._settle()
         self.turns(2)  # after which what contradicts it has made a list due
         cluster.shown = None
         self.turns(1)
