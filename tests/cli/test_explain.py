@@ -126,7 +126,7 @@ REFUSED = {
         (STATUS, ["line"], "no `yolastic up` on this host runs line, and the cluster cannot be asked: no service account"),
         (STATUS, ["line", "--local"], "no `yolastic up` on this host runs line"),
         (STATUS, ["weld", "-n", "other", "--local"], "no `yolastic up` on this host runs other/weld"),
-        (STATUS, ["weld", "--kubeconfig", "/nowhere"], "the cluster cannot be asked: no service account"),
+        (STATUS, ["weld", "--kubeconfig", "/nowhere"], "/nowhere: there is no such file"),
         (STATUS, ["weld", "--local", "--kubeconfig", "x"], "not allowed with"),
     ],
 )

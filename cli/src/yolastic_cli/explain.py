@@ -68,6 +68,8 @@ def _find(arguments: argparse.Namespace) -> Found:
         if len(here) > 1:
             where += f" (the newest of {len(here)})"
         return Found(one.namespace, one.name, where, folding.read(one.status))
+    if arguments.kubeconfig is not None and not arguments.kubeconfig.exists():
+        raise CliError(f"{arguments.kubeconfig}: there is no such file")  # the client would only miss what stands in it
     asked = name if namespace is None else f"{namespace}/{name}"
     if arguments.local:
         raise CliError(f"no `yolastic up` on this host runs {asked}")
