@@ -57,6 +57,9 @@ def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
     return child | {
         "spec": {
             "revisionHistoryLimit": 2,
+            # The defaults, said so that they are ours: who pauses it by hand would hold up every change of the model for good.
+            "paused": False,
+            "minReadySeconds": 0,
             "selector": {"matchLabels": dict(workload.labels)},
             # Surge: a new worker is Ready before an old one goes, so an update never lowers what is served; else one goes first,
             # beside those that serve nothing because they have no place: they would use up what may be away.
