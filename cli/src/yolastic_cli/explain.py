@@ -138,6 +138,7 @@ def _lines(found: Found, age_s: float) -> list[str]:
     lines = [
         f"{found.namespace}/{found.name}, {found.where}",
         f"{status.ready_replicas} of {status.desired_replicas} wanted workers ready, {ceiling}",
+        *_why_not_ready(status),
         f"as of {autoscaling.explained_time}, {_ago(age_s)}; it is told anew when more than ages and noise changes",
         "",
     ]
@@ -149,6 +150,14 @@ def _lines(found: Found, age_s: float) -> list[str]:
     for decision in autoscaling.decisions:
         lines += _wrapped(f"{decision.time}  ", _decision(decision))
     return lines
+
+
+def _why_not_ready(status: InferenceStatus) -> list[str]:
+    """What the cluster says of workers that are missing: no sum tells that."""
+    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    if ready is None or (ready.status == "True" and status.ready_replicas >= status.desired_replicas):
+        return []
+    return _wrapped("", f"Ready={ready.status} ({ready.reason}): {ready.message}")
 
 
 def _decision(decision: DecisionStatus) -> str:
