@@ -71,6 +71,8 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "no spec": (HEAD, "spec: must be a mapping"),
     "no name": (GOOD.replace("{name: shapes}", "{}"), "metadata.name: Field required"),
     "a bad name": (GOOD.replace("{name: shapes}", "{name: Shapes_1}"), "metadata.name: String should match pattern"),
+    "a name with a dot": (GOOD.replace("{name: shapes}", "{name: shapes.1}"), "metadata.name: String should match pattern"),
+    "a digit first": (GOOD.replace("{name: shapes}", "{name: 1shapes}"), "metadata.name: String should match pattern"),
     "a long name": (GOOD.replace("shapes", "s" * 53), "metadata.name: String should have at most 52 characters"),
     "two of them": (f"{GOOD}---\n{GOOD}", "must hold exactly one YoloInference, not 2"),
     "an unknown field": (f"{GOOD}  modle: 1\n", "spec.modle: Extra inputs are not permitted"),

@@ -84,6 +84,31 @@ def test_the_whole_sum_in_words(capsys: pytest.CaptureFixture[str]) -> None:
     assert "2026-11-22T09:58:00Z  ceiling none -> 16 images: LimitedByMemory: ceiling 16\n" in told
 
 
+@pytest.mark.parametrize(
+    ("ready", "wanted", "told"),
+    [
+        (
+            {"status": "False", "reason": "FailedCreate", "message": "0 of 3; exceeded quota: q"},
+            3,
+            "Ready=False (FailedCreate): 0 of 3",
+        ),
+        (
+            {"status": "True", "reason": "WorkersReady", "message": "2 of 3; exceeded quota: q"},
+            3,
+            "Ready=True (WorkersReady): 2 of 3",
+        ),
+        ({"status": "True", "reason": "WorkersReady", "message": "2 of 2 workers ready"}, 2, None),
+    ],
+)
+def test_why_workers_are_missing_is_told_beside_the_sum(
+    ready: dict[str, str], wanted: int, told: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    condition = {"type": "Ready", "lastTransitionTime": "2026-11-22T09:58:00Z", **ready}
+    assert beside({**STATUS, "desiredReplicas": wanted, "conditions": [condition]}, "explain", "weld") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("Ready=")] == ([] if told is None else [f"{told}; exceeded quota: q"])
+
+
 def test_the_same_as_one_object(capsys: pytest.CaptureFixture[str]) -> None:
     assert beside(STATUS, "explain", "weld", "-n", "plant", "--json") == 0
     told = json.loads(capsys.readouterr().out)
@@ -126,7 +151,7 @@ REFUSED = {
         (STATUS, ["line"], "no `yolastic up` on this host runs line, and the cluster cannot be asked: no service account"),
         (STATUS, ["line", "--local"], "no `yolastic up` on this host runs line"),
         (STATUS, ["weld", "-n", "other", "--local"], "no `yolastic up` on this host runs other/weld"),
-        (STATUS, ["weld", "--kubeconfig", "/nowhere"], "the cluster cannot be asked: no service account"),
+        (STATUS, ["weld", "--kubeconfig", "/nowhere"], "/nowhere: there is no such file"),
         (STATUS, ["weld", "--local", "--kubeconfig", "x"], "not allowed with"),
     ],
 )

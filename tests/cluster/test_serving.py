@@ -63,7 +63,7 @@ def test_a_model_from_a_claim_serves_with_autoscaling_and_refuses_kubectl_scale(
 
 
 def test_what_is_wrong_is_said_and_others_are_not_affected(
-    cluster: Cluster, namespace: str, models: ModelServer, client: Client
+    cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
 ) -> None:
     models.put("text.onnx", b"this is no model")
     good = Inference(cluster, namespace, "good").apply(models.http_uri("shapes.onnx"), digest(SHAPES))
@@ -73,13 +73,19 @@ def test_what_is_wrong_is_said_and_others_are_not_affected(
     no_runtime = Inference(cluster, namespace, "no-runtime").apply(models.http_uri("shapes.onnx"), digest(SHAPES), runtime="tpu")
     secret = {"uri": models.http_uri("shapes.onnx"), "sha256": digest(SHAPES), "credentialsSecretName": "not-there"}
     no_secret = Inference(cluster, namespace, "no-secret").apply(secret["uri"], secret["sha256"], model=secret)
+    runtime = {"image": worker_image, "priorityClassName": "not-there"}
+    cluster.apply({"apiVersion": API_VERSION, "kind": "YoloRuntime", "metadata": {"name": "classless"}, "spec": runtime})
+    no_class = Inference(cluster, namespace, "no-class").apply(
+        models.http_uri("shapes.onnx"), digest(SHAPES), runtime="classless"
+    )
 
     assert "0000000000" in wrong_sum.await_condition("ModelLoaded", "False", "ChecksumMismatch")
     assert "ONNX" in no_model.await_condition("ModelLoaded", "False", "UnsupportedModel")
     nowhere.await_condition("ModelLoaded", "False", "DownloadFailed")
     assert "tpu" in no_runtime.await_condition("Ready", "False", "RuntimeNotFound")
     assert "not-there" in no_secret.await_condition("Ready", "False", "SecretNotFound")
-    for broken in (wrong_sum, no_model, nowhere, no_runtime, no_secret):
+    assert "no PriorityClass with name not-there" in no_class.await_condition("Ready", "False", "FailedCreate")
+    for broken in (wrong_sum, no_model, nowhere, no_runtime, no_secret, no_class):
         assert broken.condition("Ready")[0] == "False"
         assert broken.status.get("readyReplicas", 0) == 0
 

@@ -153,7 +153,7 @@ def test_fetch_writes_a_verified_file(models: str, tmp_path: Path) -> None:
 def test_fetch_with_credentials(models: str, tmp_path: Path) -> None:
     refused = _fetch(f"{models}/locked", tmp_path / "a", DIGEST)
     assert refused.returncode == 2
-    assert parse_failure(refused.stderr) == ("DownloadFailed", "http://127.0.0.1/locked: the server answered 401 Unauthorized")
+    assert parse_failure(refused.stderr) == ("DownloadFailed", f"{models}/locked: the server answered 401 Unauthorized")
     assert _fetch(f"{models}/locked", tmp_path / "a", DIGEST, YOLASTIC_MODEL_token="open-sesame").returncode == 0
     _Models.seen_authorization.clear()
     done = _fetch(f"{models}/elsewhere", tmp_path / "b", DIGEST, YOLASTIC_MODEL_username="me", YOLASTIC_MODEL_password="secret")

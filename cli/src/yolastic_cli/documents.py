@@ -13,7 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from yolastic_cli.errors import CliError
 from yolastic_contract.base import DnsName
 from yolastic_contract.inference import InferenceSpec
-from yolastic_contract.names import API_KEYS_KEY, API_VERSION, INFERENCE_KIND, MAX_INFERENCE_NAME_LENGTH, RUNTIME_KIND
+from yolastic_contract.names import (
+    API_KEYS_KEY,
+    API_VERSION,
+    INFERENCE_KIND,
+    INFERENCE_NAME_PATTERN,
+    MAX_INFERENCE_NAME_LENGTH,
+    RUNTIME_KIND,
+)
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.cluster.local import BUILT_IN_RUNTIMES
 from yolastic_operator.model import Ref
@@ -43,8 +50,14 @@ class LocalInference:
 class _Metadata(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
-    name: Annotated[DnsName, Field(max_length=MAX_INFERENCE_NAME_LENGTH)]
+    name: DnsName
     namespace: DnsName = "default"
+
+
+class _InferenceMetadata(_Metadata):
+    """As the API server wants it, so that what runs here is not refused there."""
+
+    name: Annotated[str, Field(pattern=INFERENCE_NAME_PATTERN, max_length=MAX_INFERENCE_NAME_LENGTH)]
 
 
 def load(path: Path) -> LocalInference:
@@ -115,7 +128,9 @@ def _parts(where: str, document: Any) -> tuple[str, _Metadata, Mapping[str, Any]
         raise CliError(f"{where}: apiVersion: must be {API_VERSION}, not {document.get('apiVersion')}")
     if kind not in {INFERENCE_KIND, RUNTIME_KIND}:
         raise CliError(f"{where}: kind: must be {INFERENCE_KIND} or {RUNTIME_KIND}, not {kind}")
-    metadata = _validated(where, _Metadata, document.get("metadata"), root="metadata")
+    metadata = _validated(
+        where, _InferenceMetadata if kind == INFERENCE_KIND else _Metadata, document.get("metadata"), root="metadata"
+    )
     spec = document.get("spec")
     if not isinstance(spec, dict):
         raise CliError(f"{where}: spec: must be a mapping")

@@ -68,6 +68,8 @@ def _find(arguments: argparse.Namespace) -> Found:
         if len(here) > 1:
             where += f" (the newest of {len(here)})"
         return Found(one.namespace, one.name, where, folding.read(one.status))
+    if arguments.kubeconfig is not None and not arguments.kubeconfig.exists():
+        raise CliError(f"{arguments.kubeconfig}: there is no such file")  # the client would only miss what stands in it
     asked = name if namespace is None else f"{namespace}/{name}"
     if arguments.local:
         raise CliError(f"no `yolastic up` on this host runs {asked}")
@@ -136,6 +138,7 @@ def _lines(found: Found, age_s: float) -> list[str]:
     lines = [
         f"{found.namespace}/{found.name}, {found.where}",
         f"{status.ready_replicas} of {status.desired_replicas} wanted workers ready, {ceiling}",
+        *_why_not_ready(status),
         f"as of {autoscaling.explained_time}, {_ago(age_s)}; it is told anew when more than ages and noise changes",
         "",
     ]
@@ -147,6 +150,14 @@ def _lines(found: Found, age_s: float) -> list[str]:
     for decision in autoscaling.decisions:
         lines += _wrapped(f"{decision.time}  ", _decision(decision))
     return lines
+
+
+def _why_not_ready(status: InferenceStatus) -> list[str]:
+    """What the cluster says of workers that are missing: no sum tells that."""
+    ready = next((condition for condition in status.conditions if condition.type == "Ready"), None)
+    if ready is None or (ready.status == "True" and status.ready_replicas >= status.desired_replicas):
+        return []
+    return _wrapped("", f"Ready={ready.status} ({ready.reason}): {ready.message}")
 
 
 def _decision(decision: DecisionStatus) -> str:

@@ -289,7 +289,7 @@ class BatchBounds(Resource):
 
 
 class BatchStatus(Resource):
-    """The batch ceiling granted to every worker."""
+    """The batch ceiling granted to every worker; in mode Advisory the one that Active would grant."""
 
     base: NonNegativeInt32 | None = None
     """The usual tier, images."""

@@ -64,6 +64,14 @@ class Bell:
     rung: asyncio.Event = field(default_factory=asyncio.Event)
     generation: int = 0
     """Of the spec that the last turn read."""
+    life: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def end(self) -> None:
+        """End the loop, in the middle of a turn, too; it has ended when this returns."""
+        if self.life.when() is None:
+            self.life.reschedule(0.0)
+        await self.over.wait()
 
 
 @dataclass(slots=True)
@@ -210,6 +218,9 @@ def _register_watches(registry: kopf.OperatorRegistry, deps: Deps) -> None:
         metadata = event["object"]["metadata"]
         # kopf keeps the object as it came; who owns which field is a third of it, and nobody here asks.
         cast(dict[str, Any], metadata).pop("managedFields", None)
+        if event["type"] == "DELETED":
+            # One that went before anything held it was never marked, and kopf ends a daemon, or begins none, by the mark alone.
+            cast(dict[str, Any], metadata).setdefault("deletionTimestamp", metadata.get("creationTimestamp"))
         key = (metadata.get("namespace", ""), metadata["name"])
         bell = deps.bells.get(key)
         if bell is None:
@@ -229,28 +240,38 @@ def _register_other(registry: kopf.OperatorRegistry, deps: Deps, name: str, kind
 
 async def _tend(ref: Ref, body: kopf.Body, deps: Deps) -> None:
     """Turn after turn until the object goes or the operator ends; then this task is cancelled."""
-    loop, bell, place_s = deps.make_loop(ref), Bell(), pacing.phase_s(ref, deps.turn_s)
-    deps.bells[ref.namespace, ref.name] = bell
+    key = ref.namespace, ref.name
+    before = deps.bells.get(key)
+    if before is not None:  # of an object of that name that went, and no watch told
+        await before.end()
+    deps.bells[key] = bell = Bell()
     deps.heartbeat.beat(str(ref))
     try:
-        while True:
-            bell.rung.clear()
-            pause_s = await _turn(loop, ref, body, bell, deps.turn_s) if deps.may_act() else deps.turn_s
-            deps.heartbeat.beat(str(ref))
-            if pause_s == deps.turn_s:
-                pause_s = pacing.pause_s(time.monotonic(), place_s, pause_s)
-            await asyncio.sleep(min(MIN_PAUSE_S, pause_s))
-            try:
-                async with asyncio.timeout(max(pause_s - MIN_PAUSE_S, 0)):
-                    await bell.rung.wait()
-            except TimeoutError:
-                pass
+        async with bell.life:
+            await _turns(ref, body, bell, deps)
+    except TimeoutError:
+        _LOG.info("%s was made anew", ref)
     finally:
-        # An object made anew under the name has a bell of its own by now.
-        if deps.bells.get((ref.namespace, ref.name)) is bell:
-            del deps.bells[ref.namespace, ref.name]
+        del deps.bells[key]
         deps.heartbeat.end(str(ref))
         deps.forget(ref)
+        bell.over.set()
+
+
+async def _turns(ref: Ref, body: kopf.Body, bell: Bell, deps: Deps) -> None:
+    loop, place_s = deps.make_loop(ref), pacing.phase_s(ref, deps.turn_s)
+    while True:
+        bell.rung.clear()
+        pause_s = await _turn(loop, ref, body, bell, deps.turn_s) if deps.may_act() else deps.turn_s
+        deps.heartbeat.beat(str(ref))
+        if pause_s == deps.turn_s:
+            pause_s = pacing.pause_s(time.monotonic(), place_s, pause_s)
+        await asyncio.sleep(min(MIN_PAUSE_S, pause_s))
+        try:
+            async with asyncio.timeout(max(pause_s - MIN_PAUSE_S, 0)):
+                await bell.rung.wait()
+        except TimeoutError:
+            pass
 
 
 async def _turn(loop: Loop, ref: Ref, body: kopf.Body, bell: Bell, turn_s: float) -> float:

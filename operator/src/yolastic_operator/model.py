@@ -77,6 +77,7 @@ class Worker:
     failure_reason: str | None = None
     """CamelCase: one of `failure.REASONS`, or the cluster's own (ImagePullBackOff, CrashLoopBackOff, SecretNotFound...)."""
     failure_message: str = ""
+    """What the failure is, in words; of an unschedulable worker without a failure, what the scheduler says."""
     failures: int = 0
     """How often it has ended though nobody asked."""
 
@@ -98,6 +99,8 @@ class Fleet:
     """Somebody changed or deleted a child since it was applied."""
     unplaced: int = 0
     """`Workload.unplaced` as it was told."""
+    refusal: str = ""
+    """Why the cluster makes no further worker at all (a quota, admission); empty: nothing is known to keep it from it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 from aiohttp import web
 
-from yolastic_operator.cluster.leadership import Leadership, LeadershipLostError
+from yolastic_operator.cluster.leadership import Leadership
 
 
 async def alone(leadership: Leadership, health_port: int, stop: asyncio.Event, operate: Callable[[], Awaitable[None]]) -> None:
@@ -33,9 +33,8 @@ async def alone(leadership: Leadership, health_port: int, stop: asyncio.Event, o
 async def _keep(leadership: Leadership, stop: asyncio.Event) -> None:
     try:
         await leadership.keep()
-    except LeadershipLostError:
-        stop.set()
-        raise
+    finally:
+        stop.set()  # whatever ended it: without the lease nothing is done, and the probe would be fine with that for ever
 
 
 async def _acquired(leadership: Leadership, health_port: int, stop: asyncio.Event) -> bool:

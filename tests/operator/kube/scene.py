@@ -52,8 +52,8 @@ class Scene:
         spec = SPEC | {"runtime": self.namespace, "replicas": replicas}
         return str(self.server.apply(self.path, body | {"spec": spec})["metadata"]["uid"])
 
-    def operator(self, **settings: str) -> "subprocess.Popen[bytes]":
-        """An operator that sees this namespace alone, through the proxy."""
+    def operator(self, *, clock: Path | None = None, **settings: str) -> "subprocess.Popen[bytes]":
+        """An operator that sees this namespace alone, through the proxy; its wall clock is wrong by the seconds in `clock`."""
         number = len(self.processes)
         config = self._folder / f"config-{number}"
         text = self.server.operator_kubeconfig.read_text()
@@ -63,6 +63,8 @@ class Scene:
         variables = {f"YOLASTIC_OPERATOR_{name}": value for name, value in own.items()}
         with self.log(number).open("wb") as log:
             command = [sys.executable, "-m", "yolastic_operator"]
+            if clock is not None:
+                command = [sys.executable, str(Path(__file__).with_name("wrong_clock.py")), str(clock)]
             process = subprocess.Popen(command, env=os.environ | {"KUBECONFIG": str(config)} | variables, stdout=log, stderr=log)
         self.processes.append(process)
         return process

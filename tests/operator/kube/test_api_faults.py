@@ -309,3 +309,38 @@ def test_a_namespace_that_goes_is_not_held_up(api_server: Any, tmp_path: Path) -
         api_server.request("DELETE", f"/api/v1/namespaces/{name}")
         scene.server.request("DELETE", f"{API}/namespaces/{name}/yoloinferences")  # as the namespace's controller does
         eventually("its objects are gone", lambda: not api_server.get(f"{API}/namespaces/{name}/yoloinferences")["items"])
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_an_object_that_goes_before_anything_held_it_is_let_go(scene: Scene, again: bool) -> None:
+    # What holds an object until its loop has ended is written a moment after the loop begins; here it cannot be.
+    scene.proxy.fault = lambda method, path: 503 if (method, path.partition("?")[0]) == ("PATCH", scene.path) else None
+    scene.make(1)
+    metrics = str(free_port())
+    scene.operator(METRICS_PORT=metrics)
+    eventually("it is right", lambda: scene.right(1))
+    assert "finalizers" not in scene.server.get(scene.path)["metadata"]
+    assert 'inference="weld"' in answer_of(metrics, "/metrics")
+    scene.server.request("DELETE", scene.path)
+    assert scene.server.get(scene.path) is None
+    uids = [scene.make(2)] if again else []
+    scene.proxy.fault = lambda method, path: None
+    if again:
+        eventually("the new one is right", lambda: scene.right(2) and owners(scene.deployment) == uids, TWO_TURNS_S)
+    else:
+        eventually("its loop has ended", lambda: 'inference="weld"' not in answer_of(metrics, "/metrics"), TWO_TURNS_S)
+        scene.remove(f"/apis/apps/v1/namespaces/{scene.namespace}/deployments/weld")  # as the garbage collector does
+    eventually("it rests", lambda: writes_within(scene, 1.0) == [])
+    assert writes_within(scene, 2.0) == [], "nobody fights, and nothing is made for what is gone"
+    assert (owners(scene.deployment) if again else scene.deployment) == (uids if again else None)
+
+
+def writes_within(scene: Scene, seconds: float) -> list[str]:
+    writes: list[str] = []
+    scene.proxy.before = lambda method, path: None if method == "GET" else writes.append(path)
+    time.sleep(seconds)
+    return writes
+
+
+def owners(body: Any) -> list[str]:
+    return [owner["uid"] for owner in body["metadata"]["ownerReferences"]]

@@ -80,6 +80,19 @@ def test_how_it_was_told_to_replace_workers(cache: FleetCache, surge: Any, away:
     assert (found.manner, found.record, found.unplaced) == (manner, "{}", unplaced)
 
 
+def test_why_the_cluster_makes_no_pods(cache: FleetCache) -> None:
+    refused = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota:\n q"}
+    body = deployment(2, 5)
+    cache.fill(
+        REF, body | {"status": {"conditions": [{"type": "Available", "status": "False"}, refused]}}, [], cache.changes(REF)
+    )
+    assert (cache.fleet(REF) or Fleet(None)).refusal == "exceeded quota: q"
+    cache.put("deployment", deployment(2, 6) | {"status": {"conditions": [refused | {"status": "False"}]}})
+    assert (cache.fleet(REF) or Fleet(None, refusal="?")).refusal == ""
+    cache.put("deployment", deployment(2, 7))
+    assert (cache.fleet(REF) or Fleet(None, refusal="?")).refusal == ""
+
+
 def test_no_deployment_is_knowledge_too(cache: FleetCache) -> None:
     cache.fill(REF, None, [], cache.changes(REF))
     assert cache.fleet(REF) == Fleet(replicas=None)

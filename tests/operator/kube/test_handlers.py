@@ -91,6 +91,45 @@ def test_a_loop_that_ends_leaves_nothing() -> None:
     assert deps.heartbeat.late(-1) == []
 
 
+def test_a_loop_whose_object_was_made_anew_ends_in_the_middle_of_its_turn_and_before_the_next_one_begins() -> None:
+    order: list[str] = []
+
+    class Hanging(RecordedLoop):
+        async def turn(self, *_: Any) -> float:
+            order.append("the old one turns")
+            try:
+                await asyncio.Event().wait()
+            finally:
+                order.append("it ends")
+            raise AssertionError
+
+    class Next(RecordedLoop):
+        async def turn(self, *told: Any) -> float:
+            order.append("the next one turns")
+            return await super().turn(*told)
+
+    loops = iter([Hanging(), following := Next()])
+    deps = deps_with(following, gone := [])
+    deps.make_loop = lambda _: next(loops)  # type: ignore[assignment, return-value]
+    again = Ref("plant", "weld", "uid-2")
+
+    async def scenario() -> None:
+        old = asyncio.create_task(handlers._tend(REF, body(GOOD), deps))
+        await asyncio.sleep(0)
+        new = asyncio.create_task(handlers._tend(again, body(GOOD), deps))
+        await asyncio.wait_for(following.turns.get(), 5)
+        await asyncio.wait_for(old, 5)
+        assert gone == [REF]
+        deps.wake(("plant", "weld"))
+        await asyncio.wait_for(following.turns.get(), 5)
+        new.cancel()
+        await asyncio.gather(new, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert order[:3] == ["the old one turns", "it ends", "the next one turns"]
+    assert (deps.bells, gone) == ({}, [REF, again])
+
+
 def test_a_regular_pause_ends_at_the_place_of_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
     loop, asked = RecordedLoop(pause_s=0.01), list[float]()
     deps = deps_with(loop)

@@ -187,6 +187,26 @@ def test_how_workers_are_replaced_and_what_is_remembered_is_kept_with_the_deploy
     rig.run(scenario)
 
 
+def test_who_pauses_the_deployment_by_hand_holds_up_no_change(rig: Rig) -> None:
+    ref = rig.make()
+
+    async def scenario(cluster: KubernetesCluster) -> None:
+        await cluster.ensure(rig.work(ref), 2)
+        path = f"/apis/apps/v1/namespaces/{ref.namespace}/deployments/{ref.name}"
+        patch = {"spec": {"paused": True, "minReadySeconds": 60}}
+        rig.server.request("PATCH", path, patch, content_type="application/merge-patch+json")  # as `kubectl rollout pause` does
+        assert rig.child("Deployment")["spec"]["paused"] is True
+        await cluster.ensure(rig.work(ref), 2)
+        spec = rig.child("Deployment")["spec"]
+        assert not spec.get("paused")
+        assert not spec.get("minReadySeconds")
+        before = rig.child("Deployment")["metadata"]["resourceVersion"]
+        await cluster.ensure(rig.work(ref), 2)
+        assert rig.child("Deployment")["metadata"]["resourceVersion"] == before
+
+    rig.run(scenario)
+
+
 def test_a_fleet_that_starts_with_none(rig: Rig) -> None:
     ref = rig.make()
 
@@ -209,6 +229,55 @@ def test_what_is_left_out_goes(rig: Rig) -> None:
 
     rig.run(scenario)
     assert "nodeSelector" not in rig.child("Deployment")["spec"]["template"]["spec"]
+
+
+def other_volume(template: Any) -> None:
+    volume = next(one for one in template["spec"]["volumes"] if "emptyDir" in one)
+    del volume["emptyDir"]
+    volume["configMap"] = {"name": "mine"}
+
+
+def other_port(template: Any) -> None:
+    template["spec"]["containers"][0]["ports"][0]["containerPort"] += 1
+
+
+def with_template(change: Callable[[Any], None]) -> Callable[[Any], Any]:
+    def edited(live: Any) -> Any:
+        change(live["spec"]["template"])
+        return {"template": live["spec"]["template"]}
+
+    return edited
+
+
+@pytest.mark.parametrize(
+    ("kind", "edit"),
+    [
+        ("Service", lambda live: {"ports": [live["spec"]["ports"][0] | {"port": 8080}]}),
+        ("PodDisruptionBudget", lambda live: {"maxUnavailable": None, "minAvailable": 1}),
+        ("Deployment", with_template(other_volume)),
+        ("Deployment", with_template(other_port)),
+        ("Deployment", lambda live: {"paused": True, "minReadySeconds": 300}),
+    ],
+    ids=["port of the Service", "least of the budget", "volume", "port of the workers", "pause"],
+)
+def test_an_edit_that_an_apply_alone_does_not_undo_is_undone(rig: Rig, kind: str, edit: Callable[[Any], Any]) -> None:
+    ref = rig.make()
+    first, second = rig.work(ref), rig.work(ref, model={**SPEC["model"], "sha256": "1" * 64})
+
+    async def scenario(cluster: KubernetesCluster) -> None:
+        await cluster.ensure(first, 3)
+        before = rig.child(kind)["spec"]
+        path = CHILDREN[kind].format(rig.namespace, "weld")
+        rig.server.merge(path, {"spec": edit(rig.child(kind))})
+        assert rig.child(kind)["spec"] != before
+        await cluster.ensure(first, 1)
+        assert rig.child(kind)["spec"] == before
+        generation = rig.child("Deployment")["metadata"]["generation"]
+        await cluster.ensure(second, 1)
+        assert rig.child("Deployment")["metadata"]["generation"] == generation + 1
+        assert rig.child("Deployment")["spec"]["replicas"] == 3
+
+    rig.run(scenario)
 
 
 def test_the_token_is_made_once(rig: Rig) -> None:

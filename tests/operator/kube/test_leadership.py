@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scene import free_port
 
+from yolastic_operator import standby
 from yolastic_operator.cluster import leadership
 from yolastic_operator.cluster.api import ApiError
 from yolastic_operator.cluster.leadership import DURATION_S, Leadership, step
@@ -111,6 +113,23 @@ def test_a_lease_that_may_not_be_read_is_told_instead_of_waited_for(code: int) -
     server: Any = Refusing()
     with pytest.raises(ApiError, match=str(code)):
         asyncio.run(Leadership(server, "ns", "l", "me", lambda *_: None).acquire())
+
+
+def test_whatever_ends_the_keeping_of_the_lease_ends_the_operator_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Nonsense(Server):
+        async def get(self, path: str) -> dict[str, Any] | None:
+            return await super().get(path) and {"spec": {"holderIdentity": "other"}}
+
+    async def scenario() -> None:
+        keeper: Any = Leadership(server, "ns", "l", "me", lambda *_: None)
+        stop = asyncio.Event()
+        async with asyncio.timeout(10):
+            await standby.alone(keeper, free_port(), stop, operate=stop.wait)
+
+    monkeypatch.setattr(leadership, "RENEW_S", 0.0)
+    server: Any = Nonsense()
+    with pytest.raises(KeyError):
+        asyncio.run(scenario())
 
 
 def test_a_server_that_does_not_answer_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,7 +95,7 @@ PHASES = {
         "",
     ),
     "leaves": (pod(container("worker", RUNNING, ready=True), ready=True, phase="Running", deleted=True), "Terminating", None, ""),
-    "no room": (pod(scheduled=unscheduled(NO_GPU)), "Pending", None, ""),
+    "no room": (pod(scheduled=unscheduled(NO_GPU)), "Pending", None, NO_GPU),
     "no claim": (
         pod(scheduled=unscheduled(NO_CLAIM)),
         "Failed",

@@ -8,7 +8,7 @@ import pytest
 
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.cluster.api import ApiError, KubernetesApi
-from yolastic_operator.cluster.runtimes import Runtimes
+from yolastic_operator.cluster.runtimes import REPLACED_IN_S, Runtimes
 
 
 class UnsureApi:
@@ -42,5 +42,36 @@ def test_a_runtime_is_known_until_the_server_says_that_it_is_gone(fault: str) ->
             now_s += 5
         assert time.monotonic() - before_s < 5, "one turn is late, and not by much"
         assert api.asked == 1
+
+    asyncio.run(scenario())
+
+
+class NoRuntimes:
+    async def get(self, path: str) -> None:
+        return None
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_runtime_that_is_made_anew_was_never_away(comes_back: bool) -> None:
+    now_s, known = 1000.0, {"fast": {"spec": {"image": "worker:1"}}}
+    runtimes = Runtimes(cast(KubernetesApi, NoRuntimes()), known, lambda: now_s)
+
+    async def scenario() -> None:
+        nonlocal now_s
+        assert await runtimes.get("other") is None
+        for _ in range(2):  # the second time as the first
+            assert await runtimes.get("fast") == RuntimeSpec(image="worker:1")
+            del known["fast"]  # the watch told of it
+            assert await runtimes.get("fast") == RuntimeSpec(image="worker:1")
+            now_s += REPLACED_IN_S - 1
+            assert await runtimes.get("fast") == RuntimeSpec(image="worker:1")
+            if comes_back:
+                known["fast"] = {"spec": {"image": "worker:2"}}
+                now_s += 2
+                assert await runtimes.get("fast") == RuntimeSpec(image="worker:2")
+            else:
+                now_s += 2
+                assert await runtimes.get("fast") is None
+            known["fast"] = {"spec": {"image": "worker:1"}}
 
     asyncio.run(scenario())

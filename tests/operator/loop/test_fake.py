@@ -144,3 +144,15 @@ def test_faults_are_what_the_test_says() -> None:
     it.scale(1, "worker-2")
     with pytest.raises(WorkerError, match="refused"):
         asyncio.run(it.cluster.state(REF, gone))
+
+
+def test_who_was_named_as_a_victim_once_goes_before_others_that_serve(world: Any) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    first, second, third = it.cluster.workers
+    # One that is not ready goes before it; its mark stays.
+    it.cluster.workers[third].drains_s = it.now_s
+    asyncio.run(it.cluster.scale(Ref("plant", "weld"), 2, (first,)))
+    assert list(it.cluster.workers) == [first, second]
+    asyncio.run(it.cluster.scale(Ref("plant", "weld"), 1, ()))
+    assert list(it.cluster.workers) == [second]

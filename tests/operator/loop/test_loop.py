@@ -486,7 +486,7 @@ def test_a_cluster_that_is_slow_to_remove_loses_nobody_else(world: Any, monkeypa
     it.change(replicas=2)
     with monkeypatch.context() as slow:
         it.run_until(lambda: bool(it.cluster.told("drain")))
-        slow.setattr(it.cluster, "_settle", lambda victims: None)
+        slow.setattr(it.cluster, "_settle", lambda: None)
         it.run(9)
     it.run(60)
     assert it.cluster.told("scale") == [(2, tuple(it.cluster.told("drain")[:1]))]
@@ -498,7 +498,7 @@ def test_a_size_taken_back_before_it_was_made_costs_no_worker(world: Any, monkey
     it.run(30)
     it.cluster.calls.clear()
     with monkeypatch.context() as slow:
-        slow.setattr(it.cluster, "_settle", lambda victims: None)
+        slow.setattr(it.cluster, "_settle", lambda: None)
         it.change(replicas=6)
         asyncio.run(it.turn())
         it.change(replicas=2)

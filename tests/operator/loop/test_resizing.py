@@ -18,7 +18,7 @@ def test_every_size_is_reached_and_who_is_wanted_serves(world: Any, steps: list[
     settle = it.cluster._settle
     least = 3
     for wanted, turns, sleeps in steps:
-        it.cluster._settle = (lambda victims: None) if sleeps else settle
+        it.cluster._settle = (lambda: None) if sleeps else settle
         it.change(replicas=wanted)
         least = min(least, wanted)
         for _ in range(turns):

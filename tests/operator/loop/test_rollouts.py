@@ -252,6 +252,22 @@ def test_a_device_that_is_lost_meanwhile_is_noticed(world: Any) -> None:
     assert it.status["model"] == {"sha256": BETTER, "task": "Detect", "loadedReplicas": 2}
 
 
+@pytest.mark.parametrize(("size", "left", "least", "within_s"), [(1, 0, 0, 120), (2, 1, 1, 700)])
+def test_a_revision_that_fits_nowhere_goes_back(world: Any, size: int, left: int, least: int, within_s: int) -> None:
+    """What the first old one gave up is nothing to the new revision: a label that no node has, more than any node has."""
+    it = running(world, size, size)
+    slowly(it)
+    change(it, BETTER)
+    it.run_until(lambda: served(it) == size - 1 and all(fake.ends_s is None for fake in it.cluster.workers.values()))
+    it.cluster.places = left
+    assert play(it, within_s)[0] >= least
+    assert it.condition("Progressing")["reason"] == "RolledBack"
+    assert "NoCapacity" in it.condition("Ready")["message"]
+    it.cluster.places = size
+    it.run(60)
+    assert (served(it), it.status["model"]["sha256"]) == (size, GOOD)
+
+
 def test_a_bad_model_goes_back_with_more_ordered_than_places(world: Any) -> None:
     it = running(world, 4, 2)
     slowly(it)

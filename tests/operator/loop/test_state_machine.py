@@ -3,9 +3,10 @@ all of it comes to rest when it is over.
 """
 
 import asyncio
+import contextlib
 import math
 import selectors
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from yolastic_contract.inference import InferenceSpec, InferenceStatus
 from yolastic_operator.cluster.base import ClusterError, WorkerError
 from yolastic_operator.cluster.fake import FakeCluster
 from yolastic_operator.loop import Loop, LoopSettings
-from yolastic_operator.model import Fresh, Missing, Ref, Stale
+from yolastic_operator.model import Fleet, Fresh, Missing, Ref, Stale
 from yolastic_operator.observe.prometheus import LoadRatios, Prometheus
 from yolastic_operator.policy.conditions import TYPES
 
@@ -102,6 +103,12 @@ class Watched(FakeCluster):
         self.cut_off: list[str] = []
         self.early: set[str] = set()
         """Ordered away before they served."""
+        self.shown: Fleet | None = None
+        """What the watches showed before they stood still."""
+
+    async def fleet(self, ref: Ref) -> Fleet:
+        fleet = await super().fleet(ref)
+        return fleet if self.shown is None else self.shown
 
     async def scale(self, ref: Ref, replicas: int, victims: Any) -> None:
         # A worker of an older revision goes with its rollout, not with the order, and while a rollout has one too many the
@@ -114,7 +121,39 @@ class Watched(FakeCluster):
         surges = len(self.workers) > (self.replicas or 0)
         before = set() if surges else {name for name in serving if self.workers[name].revision == revision} - deaf - self.early
         await super().scale(ref, replicas, victims)
+        if self.shown is not None:  # one's own order is known
+            self.shown = replace(self.shown, replicas=replicas)
         self.cut_off += sorted(before - self.workers.keys())
+
+
+class KilledError(BaseException):
+    """The operator's process is no more."""
+
+
+class Mortal:
+    """The cluster as one operator reaches it, which ends at one of its calls."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+        self.left: int | None = None
+        """Calls until it is killed; None: it is not."""
+        self.heard = False
+        """The last call arrives."""
+
+    def __getattr__(self, verb: str) -> Any:
+        call = getattr(self._cluster, verb)
+
+        async def mortal(*about: Any) -> Any:
+            last = self.left is not None and self.left <= 0
+            if last and not (self.heard and self.left == 0):
+                raise KilledError
+            self.left = None if self.left is None else self.left - 1
+            answer = await call(*about)
+            if last:
+                raise KilledError
+            return answer
+
+        return mortal
 
 
 @dataclass
@@ -153,7 +192,9 @@ class Stage:
     def make_loop(self, prometheus: Prometheus | None = None) -> Loop:
         pace = LoopSettings(turn_s=5.0, control_timeout_s=0.003)
         wall = lambda: self.now_s + self.stepped_s  # noqa: E731
-        return Loop(self.cluster, REF, pace, monotonic=lambda: self.now_s, wall=wall, prometheus=prometheus or self.scrapes)
+        self.reach = Mortal(self.cluster)
+        reach: Any = self.reach
+        return Loop(reach, REF, pace, monotonic=lambda: self.now_s, wall=wall, prometheus=prometheus or self.scrapes)
 
     def restart(self) -> None:
         self.loop = self.make_loop()
@@ -181,15 +222,16 @@ class Stage:
     def turn(self, loop: Loop | None = None) -> float:
         return self.runner.run((loop or self.loop).turn(self.spec, self.generation, self.status))
 
-    def blind(self) -> bool:
-        """A worker that serves has no fresh figures, whoever is asked."""
+    def silent(self) -> dict[str, str]:
+        """Workers that serve and have no fresh figures, whoever is asked, with their revisions."""
         if self.scrapes.fault is None:
-            return False
+            return {}
         serving = {name: fake for name, fake in self.cluster.workers.items() if self.cluster._ready(fake)}
         if self.scrapes.fault == "partial":
             serving.pop(next(iter(self.cluster.workers), ""), None)
         quiet = "state" in self.cluster.faults
-        return any(quiet or fake.hangs or fake.broken or fake.state_change for fake in serving.values())
+        wrong = (fake for fake in serving.values() if quiet or fake.hangs or fake.broken or fake.state_change)
+        return {fake.name: fake.revision for fake in wrong}
 
 
 class History(RuleBasedStateMachine):
@@ -210,11 +252,14 @@ class History(RuleBasedStateMachine):
 
     def one_turn(self) -> None:
         it = self.it
-        blind, known, told = it.blind(), it.known, len(it.cluster.calls)
+        it.cluster._settle()  # what the cluster does by itself is no doing of this turn
+        silent, known, told = it.silent(), it.known, len(it.cluster.calls)
         leaving = {name for name, fake in it.cluster.workers.items() if fake.drains_s is not None}
         there = set(it.cluster.workers)
         pause_s = it.turn()
-        policy = it.loop._policy
+        policy, work = it.loop._policy, it.cluster.workload
+        # Who went with a rollout that the turn ordered need not be heard.
+        blind = any(name in it.cluster.workers or (work and revision == work.revision) for name, revision in silent.items())
         orders = it.cluster.calls[told:]
         granted = [about for verb, about in orders if verb == "grant"]
         self.check_grants(granted)
@@ -358,7 +403,7 @@ class History(RuleBasedStateMachine):
     @rule(size=st.integers(0, 6))
     def somebody_scales_the_deployment(self, size: int) -> None:
         self.it.cluster.replicas = size
-        self.it.cluster._settle(())
+        self.it.cluster._settle()
         self.turns(2)
 
     @precondition(lambda self: self.it.cluster.replicas is not None)
@@ -372,6 +417,48 @@ class History(RuleBasedStateMachine):
     def the_operator_restarts(self) -> None:
         self.it.restart()
         self.turns(2)
+
+    @rule(calls=st.integers(0, 20), heard=st.booleans())
+    def the_operator_is_killed_in_the_middle_of_a_turn(self, calls: int, heard: bool) -> None:
+        self.it.reach.left, self.it.reach.heard = calls, heard
+        with contextlib.suppress(KilledError):
+            self.turns(2)
+        self.it.restart()
+        self.turns(2)
+
+    @rule(number=st.integers(1, 6))
+    def a_second_operator_turns_as_well(self, number: int) -> None:
+        own = self.it.reach
+        other = self.it.make_loop()
+        self.it.reach = own
+        for _ in range(number):
+            self.it.turn(other)
+            self.it.known = None
+            self.turns(1)
+
+    @rule(orphans=st.booleans())
+    def the_object_is_made_anew(self, orphans: bool) -> None:
+        if not orphans:
+            self.it.cluster.replicas, self.it.cluster.workload = None, None
+            self.it.cluster.workers.clear()
+        self.it.cluster.statuses.clear()
+        self.it.generation = 0
+        self.it.edit()
+        self.it.restart()
+        self.turns(2)
+
+    @precondition(lambda self: self.it.cluster.workers)
+    @rule(number=st.integers(0, 5), size=st.one_of(st.none(), st.integers(1, 5)))
+    def the_watch_stands_still_while_things_happen(self, number: int, size: int | None) -> None:
+        cluster = self.it.cluster
+        self.it.cluster.shown = self.it.runner.run(FakeCluster.fleet(cluster, REF)) if "fleet" not in cluster.faults else None
+        del cluster.workers[self.pick(number).name]
+        if size is not None and cluster.replicas is not None:
+            cluster.replicas = size
+        cluster._settle()
+        self.turns(2)  # after which what contradicts it has made a list due
+        cluster.shown = None
+        self.turns(1)
 
     # What must hold ---------------------------------------------------------------------------------------------------------
 

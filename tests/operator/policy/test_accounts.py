@@ -17,7 +17,7 @@ from yolastic_contract.state import CeilingGrant, CeilingState, Fit, WorkerState
 from yolastic_operator.model import Missing, Observation, Ref, Tiers, WorkerView
 from yolastic_operator.policy import ledger
 from yolastic_operator.policy.account import FORGOTTEN_S, Wants
-from yolastic_operator.policy.accounts import Accounts, Leases
+from yolastic_operator.policy.accounts import STRAYS_S, Accounts, Leases
 
 FIXED, PER_IMAGE, MOST = 1000, 100, 32
 CAPACITY = 3 * (FIXED + 8 * PER_IMAGE) + 24 * PER_IMAGE
@@ -486,6 +486,25 @@ def test_an_inference_that_was_deleted_keeps_nobody_waiting(serving: World) -> N
         leases = serving.turn(second.ref)
         assert "nobody is lent more" not in leases.text
     assert ceilings(serving) == [8, 32, 8]
+
+
+def test_pods_of_no_inference_stop_nobody_for_ever_and_one_that_has_a_loop_is_waited_for(serving: World) -> None:
+    """Orphans of one that was deleted before this operator began, or pods with a worker's labels that somebody made."""
+    _, second, _ = serving.workers.values()
+    serving.restart()
+    serving.accounts._expected = lambda: {("plant", "a"), ("plant", "b"), ("plant", "c"), ("plant", "gone")}
+    second.backlog = True
+    for ref in REFS:
+        serving.turn(ref)
+    assert "nobody is lent more: plant/gone has not been looked at" in serving.turn(second.ref).text
+    serving.now_s += STRAYS_S - 5.0
+    assert "plant/gone has not been looked at" in serving.turn(second.ref).text
+    serving.now_s += 5.0
+    serving.accounts.listen(Ref("plant", "gone"), lambda: None)
+    assert "plant/gone has not been looked at" in serving.turn(second.ref).text
+    serving.accounts._bells.clear()
+    serving.turn(second.ref)
+    assert second.ceiling == 32
 
 
 def test_what_is_kept_of_a_deleted_inference_goes_when_its_workers_have_gone(serving: World) -> None:

@@ -44,6 +44,20 @@ def conditions(observation, given_spec=None):
         ([failed(None)], 1, "False/WorkerFailed", "Unknown/Loading", "worker f: failed"),
         ([HOMELESS], 1, "False/NoCapacity", "Unknown/Loading", "the scheduler finds no place for 1 worker"),
         (
+            [view("a"), HOMELESS],
+            2,
+            "True/WorkersReady",
+            "True/Loaded",
+            "1 of 2 workers ready; the scheduler finds no place for 1",
+        ),
+        (
+            [HOMELESS, view("g", phase="Pending", unschedulable=True, failure_message="0/3 nodes are available: no GPU.")],
+            2,
+            "False/NoCapacity",
+            "Unknown/Loading",
+            "the scheduler finds no place for 2 workers: 0/3 nodes are available: no GPU.",
+        ),
+        (
             [view("a"), failed("CrashLoopBackOff")],
             2,
             "True/WorkersReady",
@@ -74,6 +88,24 @@ def test_ready_and_model_loaded(workers, size, ready, loaded, words):
     assert told["Ready"][0] == ready
     assert words in told["Ready"][1]
     assert told["ModelLoaded"][0] == loaded
+
+
+@pytest.mark.parametrize(
+    ("workers", "ready", "progressing", "told"),
+    [
+        ([], "False/FailedCreate", "True/ScalingUp", True),
+        ([view("a")], "True/WorkersReady", "True/ScalingUp", True),
+        ([view("a"), view("b")], "True/WorkersReady", "False/Stable", False),
+    ],
+)
+def test_why_the_cluster_makes_no_more_workers_is_told_while_some_are_missing(workers, ready, progressing, told):
+    observation = seen(*workers, replicas=2)
+    refusal = 'pods "weld-7d9c-" is forbidden: exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1'
+    observation = replace(observation, fleet=replace(observation.fleet, refusal=refusal))
+    found = conditions(observation, spec(replicas=2))
+    assert (found["Ready"][0], found["Progressing"][0]) == (ready, progressing)
+    assert (refusal in found["Ready"][1]) is told
+    assert (refusal in found["Progressing"][1]) is told
 
 
 @pytest.mark.parametrize(

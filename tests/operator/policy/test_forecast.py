@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_builders import autoscaled, state, view
+from policy_builders import RUNTIME, autoscaled, state, view
 
 from yolastic_operator.model import DemandInterval, Fleet, Fresh, Missing, Observation, PolicyState
+from yolastic_operator.policy.decide import decide
 from yolastic_operator.policy.demand import propose
 from yolastic_operator.policy.forecast import FIRST_LEAD_S, Forecast, counted, forecast, lead_s, remember
 
@@ -210,3 +211,33 @@ def test_the_larger_proposal_wins(forecast_per_s, counted_per_s, replicas, reaso
 def test_what_was_counted_twice_orders_nothing_and_shrinks_nothing(ratio, counted_per_s, replicas):
     workers = [loaded("a", ratio, 100 * ratio), loaded("b", ratio, 100 * ratio)]
     assert propose(workers, 2, autoscaled().autoscaling, counted_per_s=counted_per_s).replicas == replicas
+
+
+def test_what_workers_carried_that_have_just_gone_is_not_shrunk_away():
+    """Four of ten end at once. The other six say what they were sent until then; they will be sent all of it."""
+    gone = [view(f"new-{i}", phase="Starting") for i in range(4)]
+    workers = [*(loaded(f"w{i}", 0.7, 70.0) for i in range(6)), *gone]
+    quick = autoscaled(behavior={"scaleDown": {"stabilizationWindowSeconds": 0}}).autoscaling
+    alone = propose(workers, 10, quick)
+    assert (alone.replicas, alone.reason) == (7, "LoadBelowTarget")
+    result = propose(workers, 10, quick, carried_per_s=700.0)
+    assert (result.replicas, result.reason) == (10, "SurvivorsTooBusy")
+    assert "with what came to workers that have just gone" in result.message
+    # Less load than before is less load, whoever has gone.
+    assert propose(workers, 10, quick, carried_per_s=400.0).replicas == 7
+
+
+def test_a_shrink_after_some_workers_ended_waits_until_the_others_have_their_load():
+    quick, policy = autoscaled(behavior={"scaleDown": {"stabilizationWindowSeconds": 0}}), PolicyState()
+    for second in range(0, 30, 5):
+        views = [worker(f"w{i}", 350 * second // 5, 70.0) for i in range(10)]
+        policy = decide(seen(*(with_ratio(one, 0.7) for one in views)), quick, RUNTIME, policy, float(second)).state
+    left = [with_ratio(worker(f"w{i}", 350 * 5 + 80, 71.0), 0.71) for i in range(6)]
+    gone = [view(f"new-{i}", phase="Starting") for i in range(4)]
+    assert decide(seen(*left, *gone), quick, RUNTIME, policy, 26.0).replicas.desired == 10
+
+
+def with_ratio(one, ratio):
+    told = one.state.value
+    load = told.load.model_copy(update={"capacity_per_s": 100.0, "ratio": ratio})
+    return replace(one, load_ratio=Fresh(ratio), state=Fresh(told.model_copy(update={"load": load})))

@@ -106,7 +106,15 @@ GONE = (old("o-2"), homeless("n-1"), homeless("n-2"))
         (fleet(old("o-1", phase="Terminating"), *GONE, manner="OneByOne", replicas=3), Watch(places=2), 1, 2),
         (fleet(*GONE, manner="OneByOne", replicas=3), Watch(places=2), 1, 2),
         (fleet(*GONE, manner="OneByOne", replicas=3), Watch(places=2, lost_s=101.0 - LOST_WAIT_S), 1, 2),
-        (fleet(*GONE, manner="OneByOne", replicas=3), Watch(places=2, lost_s=100.0 - LOST_WAIT_S), 2, 1),
+        (fleet(old("o-1"), *GONE, manner="OneByOne", replicas=4), Watch(places=3, lost_s=100.0 - LOST_WAIT_S), 2, 2),
+        # But the last old one that serves does not go for a revision that has found no place at all.
+        (fleet(*GONE, manner="OneByOne", replicas=3), Watch(places=2, lost_s=100.0 - LOST_WAIT_S), 1, 2),
+        (
+            fleet(old("o-2"), new("n-1"), homeless("n-2"), manner="OneByOne", replicas=4),
+            Watch(places=3, lost_s=100.0 - LOST_WAIT_S),
+            2,
+            2,
+        ),
         (fleet(old("o-2"), new("n-1"), homeless("n-2"), manner="OneByOne", replicas=3), Watch(places=2, lost_s=0.0), 1, 2),
         # One that is just made is in no place, one that runs is.
         (fleet(old("o-2"), new("n", "Pending"), new("m", "Pending"), manner="OneByOne", replicas=3), Watch(places=2), 1, 2),
@@ -182,6 +190,27 @@ def test_when_a_revision_is_given_up(seen: Fleet, stuck_s: float | None, given_u
         assert found.record == Record(running=OLD, good=OLD, given_up=lost)
 
 
+@pytest.mark.parametrize(
+    ("seen", "nowhere_s", "given_up"),
+    [
+        (fleet(homeless("n-1"), manner="OneByOne", replicas=1), LOST_WAIT_S, True),  # nobody serves: that ends soon
+        (fleet(homeless("n-1"), manner="OneByOne", replicas=1), LOST_WAIT_S - 1, False),
+        (fleet(old(), homeless("n-1"), manner="OneByOne"), LOST_WAIT_S, False),
+        (fleet(old(), homeless("n-1"), manner="OneByOne"), STUCK_S, True),
+        (fleet(old(), new("n-1", "Ready"), homeless("n-2"), manner="OneByOne", replicas=3), STUCK_S, False),
+        (fleet(old(), homeless("n-1"), replicas=1), STUCK_S, False),  # RollingUpdate: nobody makes room, so it waits for a place
+        (fleet(old(), LEAVING, homeless("n-1"), manner="OneByOne"), STUCK_S, False),
+    ],
+)
+def test_a_revision_that_fits_nowhere_is_given_up(seen: Fleet, nowhere_s: float, given_up: bool) -> None:
+    places = seen.replicas
+    found = step(seen, watch=Watch(places=places, nowhere_s=100.0 - nowhere_s, leaving_s=99.0))
+    assert found.target is (OLD if given_up else NEW)
+    if given_up:
+        assert found.record.given_up is not None
+        assert found.record.given_up.reason == "NoCapacity"
+
+
 @pytest.mark.parametrize(("left_s", "manner"), [(119.0, "Surge"), (121.0, "OneByOne")])
 def test_one_that_never_goes_because_its_node_is_off_does_not_hold_up_a_rollout(left_s: float, manner: str) -> None:
     watch = Watch(unplaced_s=100.0 - left_s, leaving_s=100.0 - left_s)
@@ -244,7 +273,13 @@ def test_what_there_is_to_go_back_to(seen: Fleet, record: Record, good: Kept | N
         (fleet(*GONE, manner="OneByOne", replicas=3, unplaced=1), "Auto", 3, "1 of 3 ordered has no place, and one that serves"),
         (fleet(*GONE, manner="OneByOne", replicas=3, unplaced=2), "Auto", 3, "2 of 3 ordered have no place"),
         (fleet(*GONE, manner="OneByOne", replicas=3, unplaced=2), "Auto", 3, "nobody serves until the new worker is ready"),
-        (fleet(*GONE, manner="OneByOne", replicas=3, unplaced=1), "Auto", 3, "stays so for 60 s, the next old one makes room"),
+        (
+            fleet(old(), *GONE, manner="OneByOne", replicas=4, unplaced=1),
+            "Auto",
+            4,
+            "stays so for 60 s, the next old one makes room",
+        ),
+        (fleet(*GONE, manner="OneByOne", replicas=3, unplaced=1), "Auto", 3, "for 600 s, the revision before comes back"),
         (fleet(old(), new(phase="Ready")), "Auto", 2, "to start the next one"),
     ],
 )

@@ -75,7 +75,7 @@ def fetch(settings: FetchSettings, environment: Mapping[str, str] | None = None)
     parts = urllib.parse.urlsplit(settings.uri)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise WorkerFailure("BadConfiguration", "--uri takes https:// and http:// only")
-    shown = f"{parts.scheme}://{parts.hostname}{parts.path}"  # without credentials or a signed query
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # without credentials or a signed query
     if _already_there(settings):
         return
     request = urllib.request.Request(settings.uri, headers={"User-Agent": "yolastic-worker"})

@@ -56,6 +56,9 @@ def deployment(workload: Workload, surroundings: Surroundings) -> Manifest:
     away = 0 if surge else 1 + workload.unplaced
     return child | {
         "spec": {
+            # As by default, and said all the same: who pauses it by hand stops every rollout, and nothing would tell why.
+            "paused": False,
+            "minReadySeconds": 0,
             "revisionHistoryLimit": 2,
             "selector": {"matchLabels": dict(workload.labels)},
             # Surge: a new worker is Ready before an old one goes, so an update never lowers what is served; else one goes first,
@@ -132,6 +135,24 @@ def only_replicas(manifest: Manifest, replicas: int) -> Manifest:
     """The part of a Deployment that is its size: applied by a second field manager, it keeps the size when the first lets go."""
     identity = {key: manifest["metadata"][key] for key in ("name", "namespace")}
     return {"apiVersion": manifest["apiVersion"], "kind": manifest["kind"], "metadata": identity, "spec": {"replicas": replicas}}
+
+
+def exactly(wanted: Manifest, live: Manifest) -> Manifest:
+    """A merge patch after which a child's spec says what is wanted and nothing else; the size of a Deployment stays.
+
+    The server refuses it with 409 when `live` is not how the child is any more.
+    """
+    kept = {"replicas": live["spec"]["replicas"]} if wanted["kind"] == "Deployment" else {}
+    version = {"resourceVersion": live["metadata"]["resourceVersion"]}
+    return {"metadata": version, "spec": _replacing(wanted["spec"] | kept, live["spec"])}
+
+
+def _replacing(wanted: Manifest, live: Manifest) -> Manifest:
+    patch: Manifest = dict.fromkeys(live)
+    for name, value in wanted.items():
+        before = live.get(name)
+        patch[name] = _replacing(value, before) if isinstance(value, dict) and isinstance(before, dict) else value
+    return patch
 
 
 def _child(api_version: str, kind: str, workload: Workload, name: str) -> Manifest:

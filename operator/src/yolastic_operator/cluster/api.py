@@ -111,14 +111,15 @@ async def connect(count: Count, kubeconfig: str | None = None) -> AsyncIterator[
     """The API server of the pod's service account, else of the default kubeconfig; with `kubeconfig` that of this file.
 
     Raises:
-        ClusterError: neither is there.
+        ClusterError: neither is there, or cannot be used.
     """
     configuration = Configuration()
     configuration.connection_pool_maxsize = CONNECTIONS
     try:
         await _configure(configuration, kubeconfig)
     except (ConfigException, OSError) as error:
-        raise ClusterError(f"no service account and no usable kubeconfig: {' '.join(str(error).split())}") from error
+        what = "no service account and no usable kubeconfig" if kubeconfig is None else f"{kubeconfig}: is no usable kubeconfig"
+        raise ClusterError(f"{what}: {' '.join(str(error).split())}") from error
     client = ApiClient(configuration)
     try:
         yield KubernetesApi(client, count)

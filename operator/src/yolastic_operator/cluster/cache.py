@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from yolastic_contract import names
-from yolastic_operator.cluster.pods import is_over, worker_from_pod
+from yolastic_operator.cluster.pods import is_over, shorten, worker_from_pod
 from yolastic_operator.model import Fleet, Manner, Ref, Worker
 
 Body = Mapping[str, Any]
@@ -26,6 +26,8 @@ class DeploymentView:
     manner: Manner
     record: str
     unplaced: int = 0
+    refusal: str = ""
+    """Why its ReplicaSet can make no pod, as the Deployment controller passes it on."""
 
 
 @dataclass(slots=True)
@@ -147,7 +149,13 @@ def view_deployment(body: Body) -> DeploymentView:
     unplaced = max(away - 1, 0) if manner == "OneByOne" and isinstance(away, int) else 0
     record = (body.get("metadata", {}).get("annotations") or {}).get(names.ROLLOUT, "")
     revision = labels.get(names.LABEL_REVISION, "")
-    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), revision, manner, record, unplaced)
+    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), revision, manner, record, unplaced, _refusal(body))
+
+
+def _refusal(body: Body) -> str:
+    conditions: Sequence[Body] = body.get("status", {}).get("conditions") or []
+    failures = [one for one in conditions if (one.get("type"), one.get("status")) == ("ReplicaFailure", "True")]
+    return shorten(failures[0].get("message", "")) if failures else ""
 
 
 def _key_of(kind: Kind, body: Body) -> Key | None:
@@ -178,7 +186,7 @@ def _fleet(children: _Children) -> Fleet:
     if deployment is None:
         return Fleet(replicas=None, workers=seen)
     told = deployment
-    return Fleet(told.replicas, seen, told.revision, told.manner, told.record, unplaced=told.unplaced)
+    return Fleet(told.replicas, seen, told.revision, told.manner, told.record, unplaced=told.unplaced, refusal=told.refusal)
 
 
 def _key(ref: Ref) -> Key:

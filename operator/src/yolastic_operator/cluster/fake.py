@@ -50,6 +50,8 @@ class FakeWorker:
     """The largest batch whose memory was not given back."""
     gives_back: bool = True
     """A smaller grant gives memory back at once."""
+    marked: bool = False
+    """It was named as a victim once: the deletion cost of a pod stays, also when another was taken for it."""
     hangs: bool = False
     """Its control port never answers."""
     broken: str | None = None
@@ -113,12 +115,12 @@ class FakeCluster:
         self.workload = workload
         if self.replicas is None:
             self.replicas = replicas
-        self._settle(())
+        self._settle()
 
     async def fleet(self, ref: Ref) -> Fleet:
         """The workers as of now."""
         self._fault("fleet")
-        self._settle(())
+        self._settle()
         workers = tuple(self._worker(worker) for worker in self.workers.values())
         if self.workload is None:
             return Fleet(self.replicas, workers)
@@ -130,7 +132,10 @@ class FakeCluster:
         self._fault("scale")
         self.calls.append(("scale", (replicas, tuple(victims))))
         self.replicas = replicas
-        self._settle(victims)
+        for name in victims:
+            if name in self.workers:
+                self.workers[name].marked = True
+        self._settle()
 
     async def url(self, ref: Ref) -> str:
         """Where clients would send images."""
@@ -203,7 +208,7 @@ class FakeCluster:
             raise WorkerError(f"{worker.name}: {fake.broken}")
         return fake
 
-    def _settle(self, victims: Sequence[str]) -> None:
+    def _settle(self) -> None:
         """Bring the workers to the ordered size and revision, as far as that goes now."""
         if self.workload is None or self.replicas is None:
             return
@@ -217,7 +222,7 @@ class FakeCluster:
         if self._scaled != self.replicas:
             self._scaled, sizes = self.replicas, replica_sets.scaled(sizes, order)
         while True:
-            self._fill(sizes, victims)
+            self._fill(sizes)
             before, sizes = sizes, replica_sets.rolled(sizes, self._available(), order)
             if sizes == before:
                 break
@@ -226,11 +231,11 @@ class FakeCluster:
             if fake.failure_reason is not None:
                 fake.failures = int((self.clock() - fake.created_s) / self.start_s)
 
-    def _fill(self, sizes: Mapping[str, int], victims: Sequence[str]) -> None:
+    def _fill(self, sizes: Mapping[str, int]) -> None:
         """Each ReplicaSet removes what it has too many, and makes what is missing."""
         for revision, size in sizes.items():
             live = [fake for fake in self.workers.values() if fake.revision == revision and fake.ends_s is None]
-            live.sort(key=lambda fake: self._leaves_first(fake, victims))
+            live.sort(key=self._leaves_first)
             for fake in live[: max(len(live) - size, 0)]:
                 fake.ends_s = self.clock() + (0.0 if fake.unschedulable else self.leave_s)
             for _ in range(size - len(live)):
@@ -261,8 +266,8 @@ class FakeCluster:
         ready = [fake.revision for fake in self.workers.values() if self._ready(fake)]
         return {revision: ready.count(revision) for revision in ready}
 
-    def _leaves_first(self, fake: FakeWorker, victims: Sequence[str]) -> tuple[bool, bool, bool, float]:
-        return (not fake.unschedulable, self._ready(fake), fake.name not in victims, -fake.created_s)
+    def _leaves_first(self, fake: FakeWorker) -> tuple[bool, bool, bool, float]:
+        return (not fake.unschedulable, self._ready(fake), not fake.marked, -fake.created_s)
 
     def _make(self, revision: str) -> None:
         self._made += 1

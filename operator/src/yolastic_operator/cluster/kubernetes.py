@@ -101,7 +101,7 @@ class KubernetesCluster:
                 continue
             live = await self._owned(child)
             if live is None or not self._stands(workload.ref, child, live):
-                live = await self._api.apply(_path(child), child)
+                live = await self._put(child, live)
                 self._applied[workload.ref, child["kind"]] = _applied(child, live)
             self._drift.applied(child["kind"], live)
 
@@ -151,7 +151,7 @@ class KubernetesCluster:
     async def write_status(self, ref: Ref, status: dict[str, Any]) -> None:
         """Apply the status: what was in it before and is not any more goes.
 
-        An object made anew under the name is never met: the loop of the old one ends before its finalizer goes.
+        An object made anew under the name is not met: the loop of the old one ends before its own begins.
         """
         metadata = {"name": ref.name, "namespace": ref.namespace}
         body = {"apiVersion": names.API_VERSION, "kind": names.INFERENCE_KIND, "metadata": metadata, "status": status}
@@ -190,6 +190,17 @@ class KubernetesCluster:
         """This very manifest was applied before and nobody has touched the child since: applying it again would write nothing."""
         return self._applied.get((ref, manifest["kind"])) == _applied(manifest, live)
 
+    async def _put(self, child: Manifest, live: Manifest | None) -> Manifest:
+        """Apply a child. What somebody wrote beside ours stays, unless the two cannot be together: then it goes."""
+        try:
+            return await self._api.apply(_path(child), child)
+        except ApiError as error:
+            if live is None or error.code != 422:
+                raise
+        # A volume of a second kind, a port of the same name: the server would refuse every apply from now on.
+        await self._api.merge(_path(child), manifests.exactly(child, live))
+        return await self._api.apply(_path(child), child)
+
     async def _apply_deployment(self, ref: Ref, manifest: Manifest, replicas: int) -> None:
         path, live = _path(manifest), await self._owned(manifest)
         if live is not None and self._stands(ref, manifest, live):
@@ -204,7 +215,7 @@ class KubernetesCluster:
             # manager takes the size over, as it is, and keeps it when the first lets go.
             size = manifests.only_replicas(manifest, int(live["spec"]["replicas"]))
             await self._api.apply(path, size, manager=SCALE_MANAGER)
-        live = await self._api.apply(path, manifest)
+        live = await self._put(manifest, live)
         self._applied[ref, "Deployment"] = _applied(manifest, live)
         self._cache.put("deployment", live)
         self._drift.applied("Deployment", live)

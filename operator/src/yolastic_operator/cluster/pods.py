@@ -25,6 +25,8 @@ def worker_from_pod(pod: Pod) -> Worker:
     metadata, status = pod.get("metadata", {}), pod.get("status", {})
     ready = _condition(pod, "Ready").get("status") == "True"
     failure = None if ready else _failure(pod)
+    homeless = _unschedulable(pod) and (failure is None or failure[0] != "VolumeNotFound")
+    told = shorten(_condition(pod, "PodScheduled").get("message", "")) if homeless else ""
     return Worker(
         name=metadata.get("name", ""),
         revision=metadata.get("labels", {}).get(names.LABEL_REVISION, ""),
@@ -34,9 +36,9 @@ def worker_from_pod(pod: Pod) -> Worker:
         node=pod.get("spec", {}).get("nodeName") or None,
         control_port=names.CONTROL_PORT,
         ready=ready and "deletionTimestamp" not in metadata,
-        unschedulable=_unschedulable(pod) and (failure is None or failure[0] != "VolumeNotFound"),
+        unschedulable=homeless,
         failure_reason=None if failure is None else failure[0],
-        failure_message="" if failure is None else failure[1],
+        failure_message=told if failure is None else failure[1],
         failures=max((_failures(one) for one in _container_statuses(pod)), default=0),
     )
 
@@ -79,7 +81,7 @@ def _failure(pod: Pod) -> Failure | None:
         return "VolumeNotFound", f"PersistentVolumeClaim {missing[1]} is not in this namespace"
     status = pod.get("status", {})
     if status.get("phase") == "Failed":
-        return status.get("reason") or "PodFailed", _shorten(status.get("message", ""))
+        return status.get("reason") or "PodFailed", shorten(status.get("message", ""))
     return None
 
 
@@ -101,7 +103,7 @@ def _container_failure(status: Mapping[str, Any]) -> Failure | None:
     ended = status.get("state", {}).get("terminated") or status.get("lastState", {}).get("terminated") or {}
     reason, message = waiting.get("reason", ""), waiting.get("message", "")
     if reason in _IMAGE_REASONS:
-        return "ImagePullFailed", _shorten(f"{status.get('image', 'the image')}: {message or reason}")
+        return "ImagePullFailed", shorten(f"{status.get('image', 'the image')}: {message or reason}")
     missing = _NO_SECRET.search(message)
     if reason == "CreateContainerConfigError" and missing is not None:
         return "SecretNotFound", f"Secret {missing[1]} is not in this namespace"
@@ -110,7 +112,7 @@ def _container_failure(status: Mapping[str, Any]) -> Failure | None:
     if ended and ended.get("exitCode", 0) != 0:
         return _ending(status, ended)
     if reason not in _WAITING_IS_NORMAL:
-        return reason, _shorten(message)
+        return reason, shorten(message)
     return None
 
 
@@ -126,13 +128,13 @@ def _ending(status: Mapping[str, Any], ended: Mapping[str, Any]) -> Failure:
     message = ended.get("message", "")
     told = parse_failure(message)
     if told is not None:
-        return told[0], _shorten(told[1])
+        return told[0], shorten(told[1])
     name, code = status.get("name", "container"), ended.get("exitCode")
     if ended.get("reason") == "OOMKilled":
         return "OutOfMemory", f"{name} was killed because it needed more memory than its limit"
     lines = [line for line in message.splitlines() if line.strip()]
     last_words = f": {lines[-1].strip()}" if lines else ""
-    return "WorkerExited", _shorten(f"{name} ended with exit code {code}{last_words}")
+    return "WorkerExited", shorten(f"{name} ended with exit code {code}{last_words}")
 
 
 def _unschedulable(pod: Pod) -> bool:
@@ -149,6 +151,7 @@ def _seconds(timestamp: str | None) -> float:
     return 0.0 if timestamp is None else datetime.fromisoformat(timestamp).timestamp()
 
 
-def _shorten(text: str) -> str:
+def shorten(text: str) -> str:
+    """One line of at most so many characters as a condition has room for."""
     flat = " ".join(text.split())
     return flat if len(flat) <= _MESSAGE_LENGTH else flat[: _MESSAGE_LENGTH - 1] + "…"

@@ -19,6 +19,9 @@ LOOK_AGAIN_S: Final = 110.0
 less than two minutes, so that after the turn that follows it is within them; seconds."""
 LOOK_LIMIT_S: Final = 2.0
 """The longest that this may hold up a turn, seconds."""
+REPLACED_IN_S: Final = 15.0
+"""A runtime that was deleted counts for so long, because it may be about to be made anew: `kubectl replace --force` does that,
+and the first upgrade of the chart. Without that every inference would be not Ready for a moment; seconds."""
 _PATH: Final = f"/apis/{names.API_VERSION}/{names.RUNTIME_PLURAL}"
 
 
@@ -34,6 +37,8 @@ class Runtimes:
         """Runtimes that were asked for, with the time from which to ask again."""
         self._looks: dict[str, float] = {}
         """The same of those that are known."""
+        self._last: dict[str, tuple[Mapping[str, Any], float | None]] = {}
+        """Runtimes as they were last, with the time from which they count as gone; None: they are there."""
 
     async def get(self, name: str) -> RuntimeSpec | None:
         """The runtime of that name, or None.
@@ -51,12 +56,29 @@ class Runtimes:
             body = await self._api.get(f"{_PATH}/{name}")
             if body is None:
                 self._missing[name] = self._monotonic() + MISSING_FOR_S
+        body = self._remembered(name, body)
         if body is None:
             return None
         try:
             return RuntimeSpec.model_validate(body.get("spec", {}))
         except ValidationError as error:
             raise RefusedError("RuntimeInvalid", f"YoloRuntime {name}: {describe(error)}") from error
+
+    def _remembered(self, name: str, body: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+        """The runtime as it is, or for a moment as it was."""
+        if body is not None:
+            self._last[name] = body, None
+            return body
+        last, gone_s = self._last.get(name, (None, None))
+        if last is None:
+            return None
+        now_s = self._monotonic()
+        gone_s = now_s + REPLACED_IN_S if gone_s is None else gone_s
+        if now_s >= gone_s:
+            del self._last[name]
+            return None
+        self._last[name] = last, gone_s
+        return last
 
     async def _look_again(self, name: str, known: Mapping[str, Any]) -> None:
         """Drop a known runtime that the server has no more; without an answer it stays."""
@@ -72,4 +94,5 @@ class Runtimes:
             return
         if live is None and self._known.get(name) is known:  # else the watch told of another one meanwhile
             del self._known[name], self._looks[name]
+            self._last.pop(name, None)  # it may have gone long ago
             self._missing[name] = self._monotonic() + MISSING_FOR_S

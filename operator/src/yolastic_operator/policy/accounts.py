@@ -8,6 +8,7 @@ from the workers' `/state` again, and until all that may be on a device have spo
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from yolastic_contract.state import CeilingGrant
 from yolastic_operator.model import Fresh, Observation, Ref, Tiers, WorkerView
@@ -28,6 +29,9 @@ from yolastic_operator.policy.ledger import Claim, Share, Sharing
 Key = tuple[str, str]
 """Namespace and name of an inference."""
 _Id = tuple[str, str, str]
+STRAYS_S: Final = 60.0
+"""After its start an operator waits for so long at most to learn of an inference that has pods, seconds; after that pods
+without a loop were left behind, or bear our labels and nothing else of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,8 @@ class Accounts:
         Args:
             born_s: Unix time; workers that are older and silent may hold what somebody else granted them.
             settle_s: at first, for so long after the first turn, nobody is given more.
-            expected: inferences that are known to have workers; until each had a turn nobody is given more.
+            expected: inferences that have workers; until each had a turn nobody is given more. In the first `STRAYS_S` seconds
+                that holds for all, after that for those that listen.
         """
         self._born_s = born_s
         self._settle_s = settle_s
@@ -274,6 +279,8 @@ class Accounts:
     def _why_nobody(self, now_s: float) -> str | None:
         """Why nobody on any device may."""
         missing = set(self._expected()) - self._told - self._forgotten.keys()
+        if missing and self._first_s is not None and now_s - self._first_s >= STRAYS_S:
+            missing &= self._bells.keys()
         if missing:
             return f"{'/'.join(min(missing))} has not been looked at"
         if self._first_s is not None and now_s - self._first_s < self._settle_s:

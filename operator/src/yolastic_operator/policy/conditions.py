@@ -70,7 +70,7 @@ def ready(observation: Observation, replicas: ReplicaDecision) -> ConditionUpdat
         return _update("Ready", "True", "ScaledToZero", "no worker is wanted")
     failed = _failed(views)
     if serving:
-        why = f"; {_failure_words(failed)}" if failed and serving < replicas.desired else ""
+        why = _hindrance(views, observation) if serving < replicas.desired else ""
         return _update("Ready", "True", "WorkersReady", of_all + why)
     older = sum(is_serving(view) for view in observation.workers) - serving
     still = f"; {count(older)} of an older revision still serving" if older else ""
@@ -80,9 +80,10 @@ def ready(observation: Observation, replicas: ReplicaDecision) -> ConditionUpdat
         return _update("Ready", "False", shown, f"{of_all}; {_failure_words(failed)}{still}")
     homeless = sum(view.worker.unschedulable for view in views)
     if homeless and homeless == sum(is_starting(view) for view in views):
-        return _update("Ready", "False", "NoCapacity", f"{of_all}; the scheduler finds no place for {count(homeless)}{still}")
+        return _update("Ready", "False", "NoCapacity", f"{of_all}; {_homeless_words(views)}{still}")
     if not views:
-        return _update("Ready", "False", "NoWorkers", f"{of_all}; none has been created yet{still}")
+        reason = "FailedCreate" if observation.fleet.refusal else "NoWorkers"
+        return _update("Ready", "False", reason, f"{of_all}; none has been created yet{_hindrance(views, observation)}{still}")
     return _update("Ready", "False", "Starting", f"{of_all}; {_phases(views)}{still}")
 
 
@@ -193,8 +194,7 @@ def progressing(observation: Observation, spec: InferenceSpec, replicas: Replica
     serving = sum(is_serving(view) for view in current)
     older = sum(view.worker.revision != observation.fleet.revision and not is_leaving(view) for view in observation.workers)
     leaving = sum(is_leaving(view) for view in observation.workers)
-    failed = _failed(current)
-    why = f"; {_failure_words(failed)}" if failed else ""
+    why = _hindrance(current, observation)
     # One by one the last of the old has gone before the last of the new serves.
     last = observation.fleet.manner == "OneByOne" and spec.rollout.strategy == "Auto" and serving < replicas.desired
     if (older or last) and observation.fleet.revision is not None:
@@ -230,6 +230,22 @@ def _failure_words(worker: Worker | None) -> str:
         return ""
     reason = worker.failure_reason or "failed"
     return f"worker {worker.name}: {reason}" + (f": {worker.failure_message}" if worker.failure_message else "")
+
+
+def _hindrance(views: Sequence[WorkerView], observation: Observation) -> str:
+    """What keeps more workers from serving: one that fails, the cluster, which makes none, or no place for one."""
+    failed, refusal = _failed(views), observation.fleet.refusal
+    if failed is not None:
+        return f"; {_failure_words(failed)}"
+    if refusal:
+        return f"; the cluster makes no more workers: {refusal}"
+    return f"; {_homeless_words(views)}" if any(view.worker.unschedulable for view in views) else ""
+
+
+def _homeless_words(views: Sequence[WorkerView]) -> str:
+    homeless = [view.worker for view in views if view.worker.unschedulable]
+    said = next((worker.failure_message for worker in homeless if worker.failure_message), "")
+    return f"the scheduler finds no place for {count(len(homeless))}" + (f": {said}" if said else "")
 
 
 def _phases(views: Sequence[WorkerView]) -> str:

@@ -42,6 +42,7 @@ def propose(
     *,
     ahead: Forecast | None = None,
     counted_per_s: float | None = None,
+    carried_per_s: float | None = None,
 ) -> Proposal:
     """Proposal of the load, now or ahead: up on what is known, down only when every serving worker has fresh figures.
 
@@ -51,6 +52,7 @@ def propose(
         autoscaling: targets and tolerances.
         ahead: demand to be ready for; the larger of the two proposals wins.
         counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
+        carried_per_s: the same at its mean, with what was sent to workers that have gone since; nobody shrinks below it.
     """
     serving = [view for view in workers if is_serving(view)]
     fresh = [(view, view.load_ratio.value) for view in serving if isinstance(view.load_ratio, Fresh)]
@@ -79,9 +81,12 @@ def propose(
         wanted = max(_with(pods, -too_much, current, autoscaling), current)
         if wanted < asked:
             steps.append(Step("Load", f"{too_much:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
-    replicas, reason, why = _guarded(wanted, current, sum(values), autoscaling, serving)
+    total = max(sum(values), _carried(fresh, carried_per_s))
+    replicas, reason, why = _guarded(wanted, current, total, autoscaling, serving)
     if wanted < current:
-        steps.append(Step("Survivors", _survivors(replicas, sum(values), autoscaling, why)))
+        if replicas > _guarded(wanted, current, sum(values), autoscaling, serving)[0]:
+            why += ", with what came to workers that have just gone"
+        steps.append(Step("Survivors", _survivors(replicas, total, autoscaling, why)))
     else:
         steps.append(Step("Survivors", "the load does not ask for fewer"))
     if ahead is not None:
@@ -120,6 +125,15 @@ def _above(fresh: Sequence[tuple[WorkerView, float]], images_per_s: float) -> fl
     if capacity_per_s <= 0 or len(loads) < len(fresh):
         return 0.0
     return (sum(load.arrived_per_s + load.refused_per_s for load in loads) - images_per_s) / capacity_per_s
+
+
+def _carried(fresh: Sequence[tuple[WorkerView, float]], images_per_s: float | None) -> int:
+    """The sum of the workers' load ratios if they were sent all of this demand, in thousandths; 0 when that is not known."""
+    loads = [view.state.value.load for view, _ in fresh if not isinstance(view.state, Missing)]
+    capacity_per_s = sum(load.capacity_per_s for load in loads)
+    if images_per_s is None or capacity_per_s <= 0 or len(loads) < len(fresh):
+        return 0
+    return round(images_per_s * len(loads) / capacity_per_s * 1000)
 
 
 def survivors_needed(total_milli: int, below_percent: int) -> int:

@@ -32,7 +32,8 @@ LEAVE_MARGIN_S: Final = 60.0
 FAILURES: Final = 3
 """A new revision whose worker has ended this often before it served is given up."""
 STUCK_S: Final = 600.0
-"""So is one whose worker cannot even start for this long (no image, no Secret), seconds; Kubernetes' progress deadline."""
+"""So is one whose worker cannot even start for this long (no image, no Secret, no place though an old one made room), seconds;
+Kubernetes' progress deadline. Where nobody serves meanwhile, one without a place has `LOST_WAIT_S`."""
 ASKED_LENGTH: Final = 10
 
 
@@ -78,6 +79,8 @@ class Watch:
     """Some worker leaves: it is about to make room."""
     lost_s: float | None = None
     """One by one, fewer workers have a place than `places`, and none is about to be free."""
+    nowhere_s: float | None = None
+    """One by one, somebody made room and no worker of the new revision has found a place."""
     places: int | None = None
     """One by one: so many workers find a place at the same time; None: all that are ordered, as far as anybody knows."""
 
@@ -133,8 +136,9 @@ def plan(
     watch = _watched(fleet, target, watch, now_s, homeless, waiting)
     failed = _failed(fleet, target, watch, now_s)
     if target is wanted and record.good is not None and record.good.revision != target.revision and failed is not None:
-        why = f"worker {failed.name}: {failed.failure_reason}: {failed.failure_message}"
-        lost = GivenUp(target.revision, asked_by(wanted.spec), failed.failure_reason or "WorkerFailed", why)
+        reason = failed.failure_reason or "NoCapacity"
+        why = f"worker {failed.name}: {reason}: {failed.failure_message}"
+        lost = GivenUp(target.revision, asked_by(wanted.spec), reason, why)
         target, watch = record.good, Watch(places=watch.places)
         record = Record(target, target, lost)
     manner = _manner(fleet, target, wanted.spec.rollout.strategy, watch, now_s)
@@ -203,9 +207,11 @@ def _one_by_one(fleet: Fleet, strategy: RolloutStrategy, desired: int, new: Coll
         there = "has no place" if fleet.unplaced == 1 else "have no place"
         said.append(f"{fleet.unplaced} of {fleet.replicas} ordered {there}, and one that serves goes at a time")
     leaving = any(worker.phase == "Terminating" for worker in fleet.workers)
-    old = any(worker.revision != fleet.revision for worker in fleet.workers)
+    old = [worker for worker in fleet.workers if worker.revision != fleet.revision]
     if old and not leaving and sum(worker.unschedulable for worker in new) > fleet.unplaced:
         then = f"when that stays so for {LOST_WAIT_S:.0f} s, the next old one makes room"
+        if _is_last(old) and all(worker.unschedulable for worker in new):
+            then = f"when that stays so for {STUCK_S:.0f} s, the revision before comes back"
         said.append(f"the scheduler finds no place for a new worker: {then}")
     elif desired - fleet.unplaced <= 1:
         said.append("nobody serves until the new worker is ready")
@@ -228,6 +234,10 @@ def _housed(workers: Collection[Worker], waiting: Collection[str]) -> list[Worke
     return [worker for worker in workers if not worker.unschedulable and worker.name not in waiting]
 
 
+def _is_last(old: Collection[Worker]) -> bool:
+    return sum(worker.ready for worker in old) <= 1
+
+
 def _watched(  # noqa: PLR0917 - the arguments of `plan`
     fleet: Fleet, target: Kept, watch: Watch, now_s: float, homeless: Collection[str], waiting: Collection[str]
 ) -> Watch:
@@ -241,13 +251,18 @@ def _watched(  # noqa: PLR0917 - the arguments of `plan`
     leaving = leaving_s is not None and now_s - leaving_s <= target.spec.drain.timeout_seconds + LEAVE_MARGIN_S
     unplaced = bool(old) and not leaving and any(worker.unschedulable or worker.name in homeless for worker in new)
     had = ordered if places is None else min(places, ordered)
-    lost = unplaced and fleet.manner == "OneByOne" and len(_housed((*new, *old), waiting)) < had
+    missed = fleet.manner == "OneByOne" and not leaving and len(_housed((*new, *old), waiting)) < had
+    # A revision that fits nowhere (a label no node has, more than any node has) is no want of devices: the last old one that
+    # serves does not go for it, and in the end the others come back.
+    nowhere = missed and bool(new) and all(worker.unschedulable for worker in new) and (places is not None or not old)
+    lost = unplaced and missed and not (nowhere and _is_last(old))
     stuck = any(worker.failure_reason is not None and worker.phase == "Failed" for worker in new)
     return Watch(
         unplaced_s=_since(watch.unplaced_s, unplaced, now_s),
         stuck_s=_since(watch.stuck_s, stuck, now_s),
         leaving_s=leaving_s,
         lost_s=_since(watch.lost_s, lost, now_s),
+        nowhere_s=_since(watch.nowhere_s, nowhere, now_s),
         places=places,
     )
 
@@ -261,6 +276,9 @@ def _since(before_s: float | None, holds: bool, now_s: float) -> float | None:
 def _failed(fleet: Fleet, target: Kept, watch: Watch, now_s: float) -> Worker | None:
     """The worker for whose sake the revision is given up; None while it may still come, or where one of it serves."""
     new, _ = _live(fleet, target)
+    wait_s = STUCK_S if any(worker.ready for worker in fleet.workers) else LOST_WAIT_S
+    if new and _for_long(watch.nowhere_s, wait_s, now_s):
+        return new[0]
     failing = [worker for worker in new if worker.failure_reason is not None]
     if not failing or any(worker.ready for worker in new):
         return None
