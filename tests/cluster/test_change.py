@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import time
@@ -20,6 +21,7 @@ MEMORY = "memory_fixed_mib=200,memory_per_image_mib=50,memory_limit_mib=2048"
 PACE = f"fixed_ms=20,per_image_ms=10,{MEMORY}"
 SLOW = f"fixed_ms=100,per_image_ms=1,{MEMORY}"
 """At 20 images a second to each, a worker always has some under way."""
+ANSWERED = re.compile(r'^yolastic_requests_total\{[^}]*code="200"[^}]*\} (\S+)', re.MULTILINE)
 NAMES = [item["name"] for item in labelled()]
 NO_MODEL = b"this is no model"
 NOTICED_S = 5.0
@@ -148,6 +150,27 @@ def test_it_goes_one_by_one_with_more_workers_ordered_than_accelerators(
     await_that(as_before, 30, "the next change tries a surge again")
 
 
+def test_it_goes_one_by_one_where_a_quota_has_no_room_for_one_more(
+    cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
+) -> None:
+    inference = deployed(cluster, namespace, models, worker_image, client, 2)
+    cluster.kubectl("create", "quota", "workers", "--hard=pods=2", "-n", namespace)
+    told = set[str]()
+
+    def over() -> bool:
+        told.add(inference.condition("Progressing")[2])
+        loaded = inference.status.get("model", {})
+        return bool(loaded.get("sha256") == digest(OTHER) and loaded.get("loadedReplicas") == 2)
+
+    with nothing_fails(client, inference):
+        before = names_of(inference)
+        change_model(inference, models.http_uri("other.onnx"), digest(OTHER))
+        await_that(over, 240, "both have the new model")
+        assert not before & names_of(inference)
+    assert any("after 10 s an old worker makes room" in text and "exceeded quota" in text for text in told), told
+    inference.await_condition("Progressing", "False", "Stable")
+
+
 def test_a_bad_model_beside_a_shared_device_goes_back_and_the_old_one_never_stops(
     cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
 ) -> None:
@@ -207,7 +230,8 @@ def test_a_killed_worker_costs_what_is_under_way_on_it(
         client.prober(inference.url, IMAGE, rate_per_s=20) as once,
         client.prober(inference.url, IMAGE, rate_per_s=20, connect_retries=50) as again,
     ):
-        time.sleep(2)  # traffic is under way on both
+        # A Service may leave out a worker for seconds after it became ready.
+        await_that(lambda: answered(client, victim) > 20, 30, "the one to be killed has its share")
         killed_s = time.monotonic()
         gone_s = kill(main_process(victim["metadata"]["uid"]))
         await_that(lambda: restarts(inference) == 1, 30, "the node has started it again")
@@ -238,6 +262,11 @@ def kill(process: int) -> float:
         return time.monotonic()
     finally:
         os.close(handle)
+
+
+def answered(client: Client, pod: Any) -> float:
+    text = client.get(f"http://{pod['status']['podIP']}:9000/metrics")[1]
+    return sum(float(value) for value in ANSWERED.findall(text))
 
 
 def restarts(inference: Inference) -> int:

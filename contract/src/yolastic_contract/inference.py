@@ -198,7 +198,7 @@ class Rollout(Resource):
 
     strategy: RolloutStrategy = "Auto"
     """RollingUpdate: a new worker is ready before an old one goes; Recreate: one by one, an old one goes first; Auto: the former,
-    and the latter when there is no device for one more."""
+    and the latter when there is no device, or a quota has no room, for one more."""
 
 
 class InferenceSpec(Resource):

@@ -101,6 +101,8 @@ class Fleet:
     """`Workload.unplaced` as it was told."""
     refusal: str = ""
     """Why the cluster makes no further worker at all (a quota, admission); empty: nothing is known to keep it from it."""
+    is_full: bool = False
+    """That is because a quota is used up: when a worker goes there is room for another."""
 
 
 @dataclass(frozen=True, slots=True)

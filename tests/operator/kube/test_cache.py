@@ -86,10 +86,14 @@ def test_why_the_cluster_makes_no_pods(cache: FleetCache) -> None:
     cache.fill(
         REF, body | {"status": {"conditions": [{"type": "Available", "status": "False"}, refused]}}, [], cache.changes(REF)
     )
-    assert (cache.fleet(REF) or Fleet(None)).refusal == "exceeded quota: q"
-    cache.put("deployment", deployment(2, 6) | {"status": {"conditions": [refused | {"status": "False"}]}})
+    found = cache.fleet(REF) or Fleet(None)
+    assert (found.refusal, found.is_full) == ("exceeded quota: q", True)
+    cache.put("deployment", deployment(2, 6) | {"status": {"conditions": [refused | {"message": "no PriorityClass q"}]}})
+    found = cache.fleet(REF) or Fleet(None)
+    assert (found.refusal, found.is_full) == ("no PriorityClass q", False)
+    cache.put("deployment", deployment(2, 7) | {"status": {"conditions": [refused | {"status": "False"}]}})
     assert (cache.fleet(REF) or Fleet(None, refusal="?")).refusal == ""
-    cache.put("deployment", deployment(2, 7))
+    cache.put("deployment", deployment(2, 8))
     assert (cache.fleet(REF) or Fleet(None, refusal="?")).refusal == ""
 
 

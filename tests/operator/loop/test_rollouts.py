@@ -17,10 +17,11 @@ def model(sha256: str) -> dict[str, str]:
     return {"uri": "https://models/m.onnx", "sha256": sha256}
 
 
-def running(world: Any, size: int, places: int | None, **spec: Any) -> Any:
+def running(world: Any, size: int, places: int | None, *, quota: bool = False, **spec: Any) -> Any:
+    """At rest; `quota`: beyond the places no worker is even made."""
     it = world(replicas=size, **spec)
     it.cluster.bad = {BAD: FIXED_BATCH}
-    it.cluster.places = places
+    it.cluster.places, it.cluster.quota = (None, places) if quota else (places, None)
     it.run_until(lambda: it.ready == (size if places is None else min(size, places)))
     it.run(30)
     return it
@@ -79,8 +80,11 @@ def play(it: Any, seconds: float, restarts: frozenset[int] = frozenset()) -> tup
         (2, None, "RollingUpdate", 2, {"RollingOut", "Stable"}),
     ],
 )
-def test_a_change_completes(world: Any, size: int, places: int | None, strategy: str, fewest: int, reasons: set[str]) -> None:
-    it = running(world, size, places, rollout={"strategy": strategy})
+@pytest.mark.parametrize("quota", [False, True])
+def test_a_change_completes(
+    world: Any, quota: bool, size: int, places: int | None, strategy: str, fewest: int, reasons: set[str]
+) -> None:
+    it = running(world, size, places, quota=quota, rollout={"strategy": strategy})
     change(it, BETTER, rollout={"strategy": strategy})
     fewest_seen, said = play(it, 120)
     assert fewest_seen == fewest
@@ -168,15 +172,16 @@ UNPLACED = "of 3 ordered has no place, and one that serves goes at a time"
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("restarts", [frozenset(), frozenset({5, 13, 21, 34, 55, 89})])
 @pytest.mark.parametrize("strategy", ["Auto", "Recreate"])
+@pytest.mark.parametrize("quota", [False, True])
 def test_a_change_completes_with_more_ordered_than_places(
-    world: Any, strategy: str, restarts: frozenset[int], slow: bool
+    world: Any, quota: bool, strategy: str, restarts: frozenset[int], slow: bool
 ) -> None:
-    it = running(world, 3, 2, rollout={"strategy": strategy})
+    it = running(world, 3, 2, quota=quota, rollout={"strategy": strategy})
     if slow:
         slowly(it)
     assert served(it) == 2
     change(it, BETTER, rollout={"strategy": strategy})
-    fewest, said = play(it, 300, restarts)
+    fewest, said = play(it, 500 if quota else 300, restarts)  # it is tried more patiently
     assert fewest == 1
     assert any(f"1 {UNPLACED}" in line for line in said), said
     assert it.status["model"] == {"sha256": BETTER, "task": "Detect", "loadedReplicas": 2}
@@ -188,7 +193,7 @@ def test_a_change_completes_with_more_ordered_than_places(
     applied = it.cluster.workload
     it.run(300)
     assert it.cluster.workload == applied
-    it.cluster.places = 3
+    it.cluster.places, it.cluster.quota = (None, 3) if quota else (3, None)
     it.run(60)
     assert (it.ready, it.condition("Progressing")["reason"]) == (3, "Stable")
     change(it, GOOD, rollout={"strategy": strategy})
@@ -284,21 +289,24 @@ def test_a_bad_model_goes_back_with_more_ordered_than_places(world: Any) -> None
     size=st.integers(1, 4),
     spare=st.integers(-2, 2),
     slow=st.booleans(),
+    quota=st.booleans(),
     changes=st.lists(st.tuples(st.sampled_from([GOOD, BETTER, BAD]), st.integers(1, 50), st.booleans()), min_size=1, max_size=4),
 )
-def test_whatever_changes_when(world: Any, size: int, spare: int, slow: bool, changes: list[tuple[str, int, bool]]) -> None:
+def test_whatever_changes_when(
+    world: Any, size: int, spare: int, slow: bool, quota: bool, changes: list[tuple[str, int, bool]]
+) -> None:
     places = max(size + spare, 1)
-    it = running(world, size, places)
+    it = running(world, size, places, quota=quota)
     if slow:
         slowly(it)
     least = size if places > size else min(size, places) - 1
     for sha256, seconds, restarted in changes:
         change(it, sha256)
         assert play(it, seconds, frozenset({seconds // 2} if restarted else ()))[0] >= least
-    assert play(it, 400)[0] >= least
+    assert play(it, 700 if quota else 400)[0] >= least
     last = changes[-1][0]
     assert served(it) == min(size, places)
-    assert len(it.cluster.workers) == size
+    assert len(it.cluster.workers) == (min(size, places) if quota else size)
     loaded = it.status["model"]
     assert loaded["loadedReplicas"] == min(size, places)
     if last == BAD:

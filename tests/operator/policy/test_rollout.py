@@ -1,5 +1,6 @@
 """Rollouts: surge or one by one, what is waited for, and when a revision is given up."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from yolastic_operator.policy.rollout import (
     asked_by,
     may_shrink,
     plan,
-    waits_for,
 )
+from yolastic_operator.policy.rollout_words import waits_for
 
 
 def kept(revision: str, **fields: Any) -> Kept:
@@ -59,6 +60,15 @@ def homeless(name: str, revision: str = "new") -> Worker:
     return worker(name, revision=revision, phase="Pending", unschedulable=True)
 
 
+def refused(seen: Fleet, *, for_quota: bool) -> Fleet:
+    """The cluster makes no more workers."""
+    refusal = "exceeded quota: q" if for_quota else "maximum memory usage per Pod is 1Gi"
+    return replace(seen, refusal=refusal, is_full=for_quota)
+
+
+FULL = refused(fleet(old(), old("o-2")), for_quota=True)
+
+
 def step(seen: Fleet, record: Record = UNDER_WAY, wanted: Kept = NEW, watch: Watch | None = None) -> Plan:
     return plan(seen, wanted, record=record, watch=watch or Watch(), now_s=100.0)
 
@@ -72,6 +82,13 @@ def step(seen: Fleet, record: Record = UNDER_WAY, wanted: Kept = NEW, watch: Wat
         ("Auto", fleet(old(), LEAVING, HOMELESS), 60.0, "Surge"),
         ("Auto", fleet(old(), old("o-2"), new()), 60.0, "Surge"),
         ("Auto", fleet(HOMELESS), 60.0, "Surge"),
+        # A quota keeps it from being made; what else is refused finds no more room when an old one goes.
+        ("Auto", FULL, PLACE_WAIT_S - 1, "Surge"),
+        ("Auto", FULL, PLACE_WAIT_S, "OneByOne"),
+        ("Auto", refused(fleet(old(), LEAVING), for_quota=True), 60.0, "Surge"),
+        ("Auto", refused(fleet(old(), new()), for_quota=True), 60.0, "Surge"),
+        ("Auto", refused(fleet(old(), old("o-2")), for_quota=False), 60.0, "Surge"),
+        ("RollingUpdate", FULL, 600.0, "Surge"),
         # One by one to the end, and no further.
         ("Auto", fleet(old(), new(), manner="OneByOne"), 0.0, "OneByOne"),
         ("Auto", fleet(new(), new("n-2", "Ready"), manner="OneByOne"), 0.0, "OneByOne"),
@@ -178,6 +195,10 @@ def test_a_new_count_of_places_is_a_new_question() -> None:
         (fleet(old(), failing(0, "ImagePullFailed")), 101.0 - STUCK_S, False),
         (fleet(old(), failing(0, "ImagePullFailed")), 100.0 - STUCK_S, True),
         (fleet(old(), new()), 100.0 - STUCK_S, False),
+        (refused(fleet(old()), for_quota=False), 101.0 - STUCK_S, False),
+        (refused(fleet(old()), for_quota=False), 100.0 - STUCK_S, True),
+        (refused(fleet(old(), new()), for_quota=False), 100.0 - STUCK_S, False),  # one was made after all
+        (FULL, 100.0 - STUCK_S, False),
     ],
 )
 def test_when_a_revision_is_given_up(seen: Fleet, stuck_s: float | None, given_up: bool) -> None:
@@ -186,7 +207,9 @@ def test_when_a_revision_is_given_up(seen: Fleet, stuck_s: float | None, given_u
     if given_up:
         lost = found.record.given_up
         assert lost is not None
-        assert (lost.revision, lost.asked, lost.reason in lost.message) == ("new", asked_by(NEW.spec), True)
+        assert (lost.revision, lost.asked) == ("new", asked_by(NEW.spec))
+        made = [one for one in seen.workers if one.revision == "new"]
+        assert (lost.reason in lost.message) if made else (lost.reason, seen.refusal in lost.message) == ("FailedCreate", True)
         assert found.record == Record(running=OLD, good=OLD, given_up=lost)
 
 
@@ -200,6 +223,11 @@ def test_when_a_revision_is_given_up(seen: Fleet, stuck_s: float | None, given_u
         (fleet(old(), new("n-1", "Ready"), homeless("n-2"), manner="OneByOne", replicas=3), STUCK_S, False),
         (fleet(old(), homeless("n-1"), replicas=1), STUCK_S, False),  # RollingUpdate: nobody makes room, so it waits for a place
         (fleet(old(), LEAVING, homeless("n-1"), manner="OneByOne"), STUCK_S, False),
+        # It asks for more than the quota has; the cluster may need a while to notice that an old one has gone.
+        (replace(FULL, workers=(), replicas=1, manner="OneByOne"), LOST_WAIT_S, False),
+        (replace(FULL, workers=(), replicas=1, manner="OneByOne"), 200.0, True),
+        (replace(FULL, workers=(old(),), manner="OneByOne"), 200.0, False),
+        (replace(FULL, workers=(old(),), manner="OneByOne"), STUCK_S, True),
     ],
 )
 def test_a_revision_that_fits_nowhere_is_given_up(seen: Fleet, nowhere_s: float, given_up: bool) -> None:
@@ -208,7 +236,7 @@ def test_a_revision_that_fits_nowhere_is_given_up(seen: Fleet, nowhere_s: float,
     assert found.target is (OLD if given_up else NEW)
     if given_up:
         assert found.record.given_up is not None
-        assert found.record.given_up.reason == "NoCapacity"
+        assert found.record.given_up.reason == ("FailedCreate" if seen.is_full else "NoCapacity")
 
 
 @pytest.mark.parametrize(("left_s", "manner"), [(119.0, "Surge"), (121.0, "OneByOne")])
@@ -267,6 +295,11 @@ def test_what_there_is_to_go_back_to(seen: Fleet, record: Record, good: Kept | N
         (fleet(old(), new()), "Auto", 2, "waiting for the new worker to be ready"),
         (fleet(old(), HOMELESS), "Auto", 2, "after 10 s an old worker makes room"),
         (fleet(old(), HOMELESS), "RollingUpdate", 2, "RollingUpdate says"),
+        (FULL, "Auto", 2, "a quota has no room for a new worker beside the old ones: after 10 s an old worker makes room"),
+        (FULL, "RollingUpdate", 2, "RollingUpdate says"),
+        (replace(FULL, manner="OneByOne"), "Auto", 2, "because a quota has no room for one more"),
+        (replace(FULL, manner="OneByOne"), "Auto", 2, "stays so for a few minutes, the next old one makes room"),
+        (replace(FULL, workers=(old(),), manner="OneByOne"), "Auto", 2, "for 600 s, the revision before comes back"),
         (fleet(old(), new(), manner="OneByOne"), "Auto", 2, "because no device is free for one more"),
         (fleet(new(), manner="OneByOne"), "Auto", 1, "nobody serves until the new worker is ready"),
         (fleet(old(), manner="OneByOne"), "Recreate", 2, "as rollout.strategy Recreate says"),

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import ConditionUpdate, Fleet, Observation, Workload
-from yolastic_operator.policy import rollout
+from yolastic_operator.policy import rollout, rollout_words
 from yolastic_operator.policy.rollout import GivenUp, Kept, Record, Watch
 
 LONGEST: Final = 128 << 10
@@ -67,7 +67,7 @@ class Rolling:
     def conditions(self, observation: Observation) -> list[ConditionUpdate]:
         """What to tell in place of the usual conditions: why the spec's own revision does not run."""
         given_up = self._record.given_up if self._record is not None else None
-        return [] if given_up is None else rollout.rolled_back(given_up, observation)
+        return [] if given_up is None else rollout_words.rolled_back(given_up, observation)
 
 
 def render(record: Record) -> str:

@@ -12,6 +12,9 @@ Body = Mapping[str, Any]
 Key = tuple[str, str]
 Kind = Literal["pod", "deployment"]
 
+USED_UP: Final = "exceeded quota"
+"""With these words a ResourceQuota refuses a pod, and nobody else does."""
+
 RESYNC_S: Final = 600.0
 """A watch that was cut off may miss a deletion; after this long an object's children are listed again, seconds."""
 
@@ -186,7 +189,16 @@ def _fleet(children: _Children) -> Fleet:
     if deployment is None:
         return Fleet(replicas=None, workers=seen)
     told = deployment
-    return Fleet(told.replicas, seen, told.revision, told.manner, told.record, unplaced=told.unplaced, refusal=told.refusal)
+    return Fleet(
+        told.replicas,
+        seen,
+        told.revision,
+        told.manner,
+        told.record,
+        unplaced=told.unplaced,
+        refusal=told.refusal,
+        is_full=USED_UP in told.refusal,
+    )
 
 
 def _key(ref: Ref) -> Key:

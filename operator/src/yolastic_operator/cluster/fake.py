@@ -74,8 +74,10 @@ class FakeCluster:
     """From a removal to nothing being left; so long it keeps its device."""
     places: int | None = None
     """How many workers find a device; the rest stay unschedulable."""
+    quota: int | None = None
+    """How many workers may be there at all, those that leave among them; no more are made."""
     place_s: float = 0.0
-    """From a device's being free to the scheduler's giving it to one that waits."""
+    """From a device's being free to the scheduler's giving it to one that waits; the same for the room of a quota."""
     bad: dict[str, tuple[str, str]] = field(default_factory=dict)
     """By sha256 of a model: reason and message with which its workers end, every `start_s`."""
     demand_per_s: float = 0.0
@@ -99,6 +101,8 @@ class FakeCluster:
     """By revision."""
     _scaled: int | None = None
     """The size that the ReplicaSets were last given."""
+    _is_full: bool = False
+    """The quota kept a worker from being made."""
     _freed_s: float = -inf
     """When a device was last given up."""
 
@@ -124,8 +128,9 @@ class FakeCluster:
         workers = tuple(self._worker(worker) for worker in self.workers.values())
         if self.workload is None:
             return Fleet(self.replicas, workers)
-        told = self.workload
-        return Fleet(self.replicas, workers, told.revision, told.manner, told.record, unplaced=told.unplaced)
+        told, refusal = self.workload, f"exceeded quota: pods={self.quota}" if self._is_full else ""
+        fleet = Fleet(self.replicas, workers, told.revision, told.manner, told.record, unplaced=told.unplaced)
+        return replace(fleet, refusal=refusal, is_full=self._is_full)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size; like a ReplicaSet, what has no place goes first, then what is not ready, then `victims`."""
@@ -233,12 +238,16 @@ class FakeCluster:
 
     def _fill(self, sizes: Mapping[str, int]) -> None:
         """Each ReplicaSet removes what it has too many, and makes what is missing."""
+        self._is_full = False
         for revision, size in sizes.items():
             live = [fake for fake in self.workers.values() if fake.revision == revision and fake.ends_s is None]
             live.sort(key=self._leaves_first)
             for fake in live[: max(len(live) - size, 0)]:
                 fake.ends_s = self.clock() + (0.0 if fake.unschedulable else self.leave_s)
             for _ in range(size - len(live)):
+                if self.quota is not None and (len(self.workers) >= self.quota or not self._tries_again()):
+                    self._is_full = True
+                    break
                 self._make(revision)
         self._end(name for name, fake in self.workers.items() if fake.ends_s is not None and self.clock() >= fake.ends_s)
         self._place()
@@ -254,13 +263,16 @@ class FakeCluster:
         placed = [fake for fake in self.workers.values() if not fake.unschedulable]
         for fake in placed[places:]:
             fake.unschedulable = True
-        if self.clock() < self._freed_s + self.place_s:
+        if not self._tries_again():
             return
         waiting = (fake for fake in self.workers.values() if fake.unschedulable and fake.ends_s is None)
         for fake in list(islice(waiting, max(places - len(placed), 0))):
             fake.unschedulable = False
             if fake.starts_s < inf:
                 fake.starts_s = self.clock() + self.start_s
+
+    def _tries_again(self) -> bool:
+        return self.clock() >= self._freed_s + self.place_s
 
     def _available(self) -> dict[str, int]:
         ready = [fake.revision for fake in self.workers.values() if self._ready(fake)]

@@ -16,7 +16,7 @@ from yolastic_operator.model import (
     Worker,
     WorkerView,
 )
-from yolastic_operator.policy import rollout
+from yolastic_operator.policy import rollout_words
 from yolastic_operator.policy.demand import why_not_fresh
 from yolastic_operator.policy.workers import (
     count,
@@ -199,7 +199,7 @@ def progressing(observation: Observation, spec: InferenceSpec, replicas: Replica
     last = observation.fleet.manner == "OneByOne" and spec.rollout.strategy == "Auto" and serving < replicas.desired
     if (older or last) and observation.fleet.revision is not None:
         told = f"{serving} of {count(replicas.desired)} of the new revision ready, {older} of an older one left{why}"
-        waits = rollout.waits_for(
+        waits = rollout_words.waits_for(
             observation.fleet, spec.rollout.strategy, replicas.desired, for_memory=any(map(waits_for_memory, current))
         )
         reason = "OneByOne" if observation.fleet.manner == "OneByOne" else "RollingOut"

@@ -2,7 +2,8 @@
 
 Whether a device is free is not computed from nodes and pods: that takes the right to read all of both, and guesses what only the
 scheduler knows (taints, affinity, other people's pods). The worker that is to come beside the old ones is the question: when the
-scheduler finds no place for it, none is free. So `Auto` surges first and goes one by one when that stays unplaced.
+scheduler finds no place for it, none is free. So `Auto` surges first and goes one by one when that stays unplaced, or when it
+is not even made because a quota is used up.
 
 More workers may be ordered than there are places. Those without one serve nothing, yet a Deployment counts them as the one that
 may be away, and then takes away nobody who serves. So it is told how many they are: one that serves goes at a time, not a second.
@@ -17,23 +18,25 @@ from typing import Final
 
 from yolastic_contract.inference import InferenceSpec, RolloutStrategy
 from yolastic_contract.runtime import RuntimeSpec
-from yolastic_operator.model import ConditionUpdate, Fleet, Manner, Observation, Worker
-from yolastic_operator.policy.workers import count, is_serving
+from yolastic_operator.model import Fleet, Manner, Worker
 
 PLACE_WAIT_S: Final = 10.0
 """A new worker without a place beside the old ones gets this long before one of them makes room, seconds."""
 LOST_WAIT_S: Final = 60.0
 """One by one: when fewer workers have a place than had one, the scheduler gets this long to find another, seconds.
 
-It tries again within 10 s when something has gone; after that the place is taken for lost, and the next old one makes room.
+It tries again within 10 s when something has gone; after that the place is taken for lost, and the next old one makes room. Who
+was refused for a quota is tried again ever more rarely: to notice that there is room may take as long as it was refused before,
+which comes on top.
 """
 LEAVE_MARGIN_S: Final = 60.0
 """Beside its drain a worker that leaves may take so long to go, seconds."""
 FAILURES: Final = 3
 """A new revision whose worker has ended this often before it served is given up."""
 STUCK_S: Final = 600.0
-"""So is one whose worker cannot even start for this long (no image, no Secret, no place though an old one made room), seconds;
-Kubernetes' progress deadline. Where nobody serves meanwhile, one without a place has `LOST_WAIT_S`."""
+"""So is one whose worker cannot even start for this long (no image, no Secret, no place though an old one made room, refused by
+the cluster), seconds; Kubernetes' progress deadline. Where nobody serves meanwhile, one without a place has `LOST_WAIT_S`.
+"""
 ASKED_LENGTH: Final = 10
 
 
@@ -136,13 +139,11 @@ def plan(
     watch = _watched(fleet, target, watch, now_s, homeless, waiting)
     failed = _failed(fleet, target, watch, now_s)
     if target is wanted and record.good is not None and record.good.revision != target.revision and failed is not None:
-        reason = failed.failure_reason or "NoCapacity"
-        why = f"worker {failed.name}: {reason}: {failed.failure_message}"
-        lost = GivenUp(target.revision, asked_by(wanted.spec), reason, why)
+        lost = GivenUp(target.revision, asked_by(wanted.spec), *failed)
         target, watch = record.good, Watch(places=watch.places)
         record = Record(target, target, lost)
     manner = _manner(fleet, target, wanted.spec.rollout.strategy, watch, now_s)
-    places = _places(fleet, manner, watch, now_s, waiting)
+    places = _places(fleet, manner, watch, now_s, _lost_wait_s(fleet, target), waiting)
     unplaced = 0 if places is None else max((fleet.replicas or 0) - places, 0)
     # A new count is a new question: what was missed before says nothing of it.
     watch = replace(watch, places=places, lost_s=watch.lost_s if places == watch.places else None)
@@ -160,19 +161,6 @@ def effective(target: Kept, spec: InferenceSpec) -> InferenceSpec:
     return target.spec.model_copy(update={"replicas": spec.replicas, "autoscaling": spec.autoscaling})
 
 
-def rolled_back(given_up: GivenUp, observation: Observation) -> list[ConditionUpdate]:
-    """Conditions of an inference whose spec asks for what was given up."""
-    serving = sum(is_serving(view) for view in observation.workers)
-    before = f"{count(serving)} of the revision before {'serves' if serving == 1 else 'serve'}"
-    again = "change more of the spec than its size to try again"
-    message = f"{before}; the new one did not start and was rolled back, {again}: {given_up.message}"
-    return [
-        ConditionUpdate("Ready", "False", "RolledBack", message),
-        ConditionUpdate("ModelLoaded", "False", given_up.reason, given_up.message),
-        ConditionUpdate("Progressing", "False", "RolledBack", message),
-    ]
-
-
 def may_shrink(fleet: Fleet, desired: int) -> bool:
     """Whether `desired` may be ordered now; no fewer while old ones go one by one and some that are ordered have no place.
 
@@ -181,41 +169,6 @@ def may_shrink(fleet: Fleet, desired: int) -> bool:
     """
     serving = any(worker.ready and worker.revision != fleet.revision for worker in fleet.workers)
     return not (fleet.unplaced and serving and 0 < desired < (fleet.replicas or 0))
-
-
-def waits_for(fleet: Fleet, strategy: RolloutStrategy, desired: int, *, for_memory: bool = False) -> str:
-    """What a rollout that is under way waits for, in words."""
-    new = [worker for worker in fleet.workers if worker.revision == fleet.revision and worker.phase != "Terminating"]
-    if fleet.manner == "OneByOne":
-        return _one_by_one(fleet, strategy, desired, new)
-    if any(worker.unschedulable for worker in new):
-        then = "it waits for one, as rollout.strategy RollingUpdate says"
-        if strategy == "Auto":
-            then = f"after {PLACE_WAIT_S:.0f} s an old worker makes room"
-        return f"the scheduler finds no place for a new worker beside the old ones: {then}"
-    if for_memory:
-        return "the new worker waits for memory of the shared device"
-    if any(worker.phase in {"Pending", "Starting"} for worker in new):
-        return "waiting for the new worker to be ready"
-    return "waiting for the cluster to start the next one and to end the old ones"
-
-
-def _one_by_one(fleet: Fleet, strategy: RolloutStrategy, desired: int, new: Collection[Worker]) -> str:
-    why = "as rollout.strategy Recreate says" if strategy == "Recreate" else "because no device is free for one more"
-    said = [f"one by one, an old worker goes before its successor starts, {why}"]
-    if fleet.unplaced:
-        there = "has no place" if fleet.unplaced == 1 else "have no place"
-        said.append(f"{fleet.unplaced} of {fleet.replicas} ordered {there}, and one that serves goes at a time")
-    leaving = any(worker.phase == "Terminating" for worker in fleet.workers)
-    old = [worker for worker in fleet.workers if worker.revision != fleet.revision]
-    if old and not leaving and sum(worker.unschedulable for worker in new) > fleet.unplaced:
-        then = f"when that stays so for {LOST_WAIT_S:.0f} s, the next old one makes room"
-        if _is_last(old) and all(worker.unschedulable for worker in new):
-            then = f"when that stays so for {STUCK_S:.0f} s, the revision before comes back"
-        said.append(f"the scheduler finds no place for a new worker: {then}")
-    elif desired - fleet.unplaced <= 1:
-        said.append("nobody serves until the new worker is ready")
-    return "; ".join(said)
 
 
 def _serves(fleet: Fleet, kept: Kept | None) -> bool:
@@ -234,7 +187,13 @@ def _housed(workers: Collection[Worker], waiting: Collection[str]) -> list[Worke
     return [worker for worker in workers if not worker.unschedulable and worker.name not in waiting]
 
 
-def _is_last(old: Collection[Worker]) -> bool:
+def is_refused_for_quota(fleet: Fleet, new: Collection[Worker]) -> bool:
+    """Whether a quota keeps a new worker from being made; one that was made and starts is waited for first."""
+    return fleet.is_full and all(worker.ready for worker in new)
+
+
+def is_last(old: Collection[Worker]) -> bool:
+    """Whether nobody of an old revision would serve if one of these went."""
     return sum(worker.ready for worker in old) <= 1
 
 
@@ -249,14 +208,18 @@ def _watched(  # noqa: PLR0917 - the arguments of `plan`
     # One that leaves is about to make room: then it is no want of devices. On a node that is off it leaves for ever.
     leaving_s = _since(watch.leaving_s, any(worker.phase == "Terminating" for worker in fleet.workers), now_s)
     leaving = leaving_s is not None and now_s - leaving_s <= target.spec.drain.timeout_seconds + LEAVE_MARGIN_S
-    unplaced = bool(old) and not leaving and any(worker.unschedulable or worker.name in homeless for worker in new)
+    refused = is_refused_for_quota(fleet, new)
+    homeless_new = any(worker.unschedulable or worker.name in homeless for worker in new)
+    unplaced = bool(old) and not leaving and (homeless_new or refused)
     had = ordered if places is None else min(places, ordered)
     missed = fleet.manner == "OneByOne" and not leaving and len(_housed((*new, *old), waiting)) < had
     # A revision that fits nowhere (a label no node has, more than any node has) is no want of devices: the last old one that
     # serves does not go for it, and in the end the others come back.
-    nowhere = missed and bool(new) and all(worker.unschedulable for worker in new) and (places is not None or not old)
-    lost = unplaced and missed and not (nowhere and _is_last(old))
+    placeless = all(worker.unschedulable for worker in new) if new else refused
+    nowhere = missed and placeless and (places is not None or not old)
+    lost = unplaced and missed and not (nowhere and is_last(old))
     stuck = any(worker.failure_reason is not None and worker.phase == "Failed" for worker in new)
+    stuck = stuck or bool(fleet.refusal and not fleet.is_full and not new)
     return Watch(
         unplaced_s=_since(watch.unplaced_s, unplaced, now_s),
         stuck_s=_since(watch.stuck_s, stuck, now_s),
@@ -273,18 +236,26 @@ def _since(before_s: float | None, holds: bool, now_s: float) -> float | None:
     return now_s if before_s is None else before_s
 
 
-def _failed(fleet: Fleet, target: Kept, watch: Watch, now_s: float) -> Worker | None:
-    """The worker for whose sake the revision is given up; None while it may still come, or where one of it serves."""
+def _failed(fleet: Fleet, target: Kept, watch: Watch, now_s: float) -> tuple[str, str] | None:
+    """Reason and words for which the revision is given up; None while it may still come, or where one of it serves."""
     new, _ = _live(fleet, target)
-    wait_s = STUCK_S if any(worker.ready for worker in fleet.workers) else LOST_WAIT_S
-    if new and _for_long(watch.nowhere_s, wait_s, now_s):
-        return new[0]
-    failing = [worker for worker in new if worker.failure_reason is not None]
-    if not failing or any(worker.ready for worker in new):
+    refused = "FailedCreate", f"the cluster makes no worker of it: {fleet.refusal}"
+    wait_s = STUCK_S if any(worker.ready for worker in fleet.workers) else _lost_wait_s(fleet, target)
+    if _for_long(watch.nowhere_s, wait_s, now_s):
+        return _failure_of(new[0]) if new else refused
+    if any(worker.ready for worker in new):
         return None
+    stuck = _for_long(watch.stuck_s, STUCK_S, now_s)
+    failing = [worker for worker in new if worker.failure_reason is not None]
+    if not failing:
+        return refused if stuck else None
     worst = max(failing, key=lambda worker: worker.failures)
-    stuck = watch.stuck_s is not None and now_s - watch.stuck_s >= STUCK_S
-    return worst if stuck or worst.failures >= FAILURES else None
+    return _failure_of(worst) if stuck or worst.failures >= FAILURES else None
+
+
+def _failure_of(worker: Worker) -> tuple[str, str]:
+    reason = worker.failure_reason or "NoCapacity"
+    return reason, f"worker {worker.name}: {reason}: {worker.failure_message}"
 
 
 def _manner(fleet: Fleet, target: Kept, strategy: RolloutStrategy, watch: Watch, now_s: float) -> Manner:
@@ -300,17 +271,24 @@ def _manner(fleet: Fleet, target: Kept, strategy: RolloutStrategy, watch: Watch,
     return "OneByOne" if _for_long(watch.unplaced_s, PLACE_WAIT_S, now_s) else "Surge"
 
 
-def _places(fleet: Fleet, manner: Manner, watch: Watch, now_s: float, waiting: Collection[str]) -> int | None:
+def _places(  # noqa: PLR0917 - the arguments of `plan`
+    fleet: Fleet, manner: Manner, watch: Watch, now_s: float, lost_wait_s: float, waiting: Collection[str]
+) -> int | None:
     """`Watch.places` from here on: counted when it begins and when one was lost, and in between only more."""
     if manner == "Surge":
         return None
     housed = _housed([worker for worker in fleet.workers if worker.phase != "Terminating"], waiting)
     begins = fleet.manner == "Surge" and _for_long(watch.unplaced_s, PLACE_WAIT_S, now_s)
-    if begins or _for_long(watch.lost_s, LOST_WAIT_S, now_s):
+    if begins or _for_long(watch.lost_s, lost_wait_s, now_s):
         return len(housed)
     if watch.places is None:
         return None
     return max(watch.places, sum(worker.phase in {"Starting", "Ready", "Draining"} for worker in housed))
+
+
+def _lost_wait_s(fleet: Fleet, target: Kept) -> float:
+    refused_s = PLACE_WAIT_S + target.spec.drain.timeout_seconds + LEAVE_MARGIN_S
+    return LOST_WAIT_S + (refused_s if fleet.is_full else 0.0)
 
 
 def _for_long(since_s: float | None, wait_s: float, now_s: float) -> bool:
