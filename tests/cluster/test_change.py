@@ -154,7 +154,7 @@ def test_it_goes_one_by_one_where_a_quota_has_no_room_for_one_more(
     cluster: Cluster, namespace: str, models: ModelServer, worker_image: str, client: Client
 ) -> None:
     inference = deployed(cluster, namespace, models, worker_image, client, 2)
-    cluster.kubectl("create", "quota", "workers", "--hard=pods=2", "-n", namespace)
+    cluster.kubectl("create", "quota", "workers", "--hard=pods=3", "-n", namespace)  # the server of the models is one
     told = set[str]()
 
     def over() -> bool:
