@@ -23,8 +23,8 @@ OBJECTS: Final = 500
 WORKERS_EACH: Final = 4
 REST_S: Final = 60.0
 """Length of the measurement."""
-_SETTLE_S: Final = 150.0
-"""From the last pod's appearance to the measurement: the forecast looks back on two minutes, and sees workers come in them."""
+_SETTLE_S: Final = 330.0
+"""From the last pod's appearance to the measurement: the forecast looks back on five minutes, and sees workers come in them."""
 _AT_ONCE: Final = 32
 _LIMIT_S: Final = 180.0
 _API: Final = "/apis/yolastic.dev/v1alpha1/namespaces/default/yoloinferences"

@@ -197,7 +197,7 @@ class PolicyState:
     demand: tuple[DemandSample, ...] = ()
     """At most an hour, thinned to one a minute."""
     intervals: tuple[DemandInterval, ...] = ()
-    """The last two minutes, as the looks cut them, oldest first."""
+    """The last five minutes, as the looks cut them, oldest first."""
     totals: tuple[WorkerTotal, ...] = ()
     """Of the workers that were there lately."""
     counted_s: float | None = None

@@ -64,6 +64,18 @@ def test_a_rise_too_slow_for_half_a_minute_shows_in_two():
     assert long > 400
 
 
+def test_the_rise_of_a_morning_shows_in_five_minutes():
+    """From 120/s by 4/s a minute. What came last is above the line's end now and then: then there is nothing to be ready for."""
+    generator, two, five = random.Random(4), 0, 0
+    for _ in range(300):
+        looks = poisson(generator, [120 + 4 * (i * 5 / 60) for i in range(61)])
+        two += forecast(looks[-25:], 45, 305.0) is not None
+        found = forecast(looks, 45, 305.0)
+        five += found is not None and 140 < found.images_per_s < 160
+    assert two < 60
+    assert five > 180
+
+
 @pytest.mark.parametrize("first", [60, 100, 500])
 @pytest.mark.parametrize("times", [1.5, 2, 10])
 @pytest.mark.parametrize("since", range(8, 25, 4))
@@ -101,7 +113,7 @@ def test_a_step_counts_at_once():
     assert ahead(100, 100, 100, 100, 100, 1000) == Forecast(1000 - error_per_s, 1000, 0.0)
 
 
-@pytest.mark.parametrize("looks", [6, 25])
+@pytest.mark.parametrize("looks", [6, 25, 61])
 def test_poisson_noise_is_hardly_ever_taken_for_more(looks):
     generator, false = random.Random(5), 0
     for _ in range(2000):
@@ -151,7 +163,7 @@ def test_demand_is_counted_between_looks_while_workers_come_and_go():
     hours = policy
     for turn in range(100):
         hours = remember(hours, seen(worker("b", 1250 + turn, worker_id=f"b{turn}")), 25.0 + 5 * turn)
-    assert len(hours.intervals) <= 26
+    assert len(hours.intervals) <= 62
     assert len(hours.totals) <= 26
 
 
@@ -189,17 +201,20 @@ def loaded(name, ratio, per_s):
 
 
 @pytest.mark.parametrize(
-    ("forecast_per_s", "counted_per_s", "replicas", "reason"),
+    ("forecast_per_s", "in_s", "counted_per_s", "replicas", "reason"),
     [
-        (None, None, 2, "WithinTolerance"),
-        (100.0, None, 2, "WithinTolerance"),  # less than there is already
-        (300.0, None, 4, "ForecastAboveTarget"),
-        (300.0, 100.0, 4, "ForecastAboveTarget"),
+        (None, 0.0, None, 2, "WithinTolerance"),
+        (100.0, 40.0, None, 2, "WithinTolerance"),  # less than there is already
+        (300.0, 40.0, None, 4, "ForecastAboveTarget"),
+        (300.0, 40.0, 100.0, 4, "ForecastAboveTarget"),
+        (162.0, 40.0, None, 3, "ForecastAboveTarget"),  # a line is beyond its noise: no tolerance for that
+        (175.0, 0.0, None, 2, "WithinTolerance"),
+        (177.0, 0.0, None, 3, "ForecastAboveTarget"),
     ],
 )
-def test_the_larger_proposal_wins(forecast_per_s, counted_per_s, replicas, reason):
+def test_the_larger_proposal_wins(forecast_per_s, in_s, counted_per_s, replicas, reason):
     workers = [loaded("a", 0.8, 80.0), loaded("b", 0.8, 80.0)]
-    found = None if forecast_per_s is None else Forecast(forecast_per_s, 160.0, 40.0)
+    found = None if forecast_per_s is None else Forecast(forecast_per_s, 160.0, in_s)
     proposal = propose(workers, 2, autoscaled().autoscaling, ahead=found, counted_per_s=counted_per_s)
     assert (proposal.replicas, proposal.reason) == (replicas, reason)
 

@@ -9,7 +9,7 @@ from yolastic_contract.inference import Autoscaling
 from yolastic_operator.model import DemandSample, Fresh, Missing, Observation, Source, Step, WorkerView
 from yolastic_operator.policy.behavior import tolerances
 from yolastic_operator.policy.forecast import Forecast
-from yolastic_operator.policy.hpa import PodMetrics, replicas_for
+from yolastic_operator.policy.hpa import PodMetrics, Tolerances, replicas_for
 from yolastic_operator.policy.workers import count, is_serving, is_starting
 
 QUEUE_WINDOW_S: Final = 15.0
@@ -78,7 +78,7 @@ def propose(
     if wanted > current and counted_per_s is not None and len(fresh) == len(serving):
         # Workers that have just come count what the others were sent before them: order nothing for that.
         too_much = max(_above(fresh, counted_per_s), 0.0)
-        wanted = max(_with(pods, -too_much, current, autoscaling), current)
+        wanted = max(_with(pods, -too_much, current, autoscaling, tolerances(autoscaling.behavior)), current)
         if wanted < asked:
             steps.append(Step("Load", f"{too_much:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
     total = max(sum(values), _carried(fresh, carried_per_s))
@@ -91,7 +91,9 @@ def propose(
         steps.append(Step("Survivors", "the load does not ask for fewer"))
     if ahead is not None:
         more = max(-_above(fresh, ahead.images_per_s), -too_much)
-        later = _with(pods, more, current, autoscaling)
+        # The tolerance is there for noise, and a trend is beyond that: who waits for 10 % more has workers that are too busy.
+        tolerance = replace(tolerances(autoscaling.behavior), up=0.0) if ahead.is_trend else tolerances(autoscaling.behavior)
+        later = _with(pods, more, current, autoscaling, tolerance)
         if later > replicas:
             replicas, reason, why = later, "ForecastAboveTarget", f", {ahead}"
         steps.append(Step("Forecast", f"{ahead}: {count(later)}"))
@@ -110,11 +112,11 @@ def _survivors(replicas: int, total_milli: int, autoscaling: Autoscaling, why: s
     return f"{count(replicas)} would carry {total_milli / 1000 / replicas:.2f} each, below {below:.2f}" if replicas else "none"
 
 
-def _with(pods: PodMetrics, more: float, current: int, autoscaling: Autoscaling) -> int:
+def _with(pods: PodMetrics, more: float, current: int, autoscaling: Autoscaling, tolerance: Tolerances) -> int:
     """The calculation's size with every load ratio higher by `more`."""
     changed = tuple(max(value + round(more * 1000), 0) for value in pods.values)
     target = autoscaling.target_load_percent * 10
-    found = replicas_for(current, target, tolerances(autoscaling.behavior), replace(pods, values=changed))
+    found = replicas_for(current, target, tolerance, replace(pods, values=changed))
     return current if found is None else found.replicas
 
 

@@ -1,4 +1,4 @@
-"""Demand as it will be when a worker that is ordered now is ready: the trend of the last half minute or two, where there is one.
+"""Demand as it will be when a worker that is ordered now is ready: the trend of the last minutes, where there is one.
 
 Demand is counted between looks from the workers' own totals, so it has no window's delay and stays right while workers come and
 go. Three things are told apart:
@@ -7,8 +7,8 @@ go. Three things are told apart:
     step    the last interval alone is higher: that is the demand now, a standard error less, and it is not carried any further
     trend   a rise along a line: carried forward by the time a worker needs to become ready, to at most three times the demand
 
-A line is looked for twice: over half a minute, where a steep rise shows soonest, and over two minutes, where a rise too slow to
-stand out from the noise of half a minute does. Without the second a slow rise met workers only once they were too busy.
+A line is looked for three times: over half a minute, where a steep rise shows soonest, and over two and over five minutes, where
+rises do that are too slow to stand out from the noise of less. Without those a slow rise met workers that were too busy already.
 """
 
 import math
@@ -58,6 +58,7 @@ WINDOWS: Final = (
     Window(30.0, certain=4.5, steep=6.0),
     # For what hides in noise: a bend that can be seen, as where a rise has ended, is no line.
     Window(120.0, certain=4.5, steep=math.inf),
+    Window(300.0, certain=4.5, steep=math.inf),
 )
 
 
@@ -71,8 +72,13 @@ class Forecast:
     lead_s: float
     """How far ahead it is; 0: a step, which is there already."""
 
+    @property
+    def is_trend(self) -> bool:
+        """It goes on rising."""
+        return self.lead_s > 0
+
     def __str__(self) -> str:
-        if self.lead_s == 0:
+        if not self.is_trend:
             return f"demand has just risen to at least {self.images_per_s:.0f}/s"
         return f"demand will be {self.images_per_s:.0f}/s in {self.lead_s:.0f} s"
 
