@@ -358,6 +358,11 @@ class History(RuleBasedStateMachine):
         self.it.cluster.places = places
         self.turns(2)
 
+    @rule(quota=st.sampled_from([None, 0, 1, 2, 3]))
+    def a_quota_is_set(self, quota: int | None) -> None:
+        self.it.cluster.quota = quota
+        self.turns(2)
+
     # Prometheus and the API server ------------------------------------------------------------------------------------------
 
     @rule(fault=st.sampled_from([None, "gone", "empty", "old", "partial"]))
@@ -492,7 +497,7 @@ class History(RuleBasedStateMachine):
         it = self.it
         it.cluster.faults.clear()
         it.scrapes.fault = None
-        it.cluster.places = None
+        it.cluster.places, it.cluster.quota = None, None
         for fake in it.cluster.workers.values():
             fake.hangs, fake.broken, fake.state_change, fake.failure_reason = False, None, None, None
         it.cluster.demand_per_s = 1.5 * CAPACITY_PER_S
