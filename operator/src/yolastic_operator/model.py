@@ -101,6 +101,9 @@ class Fleet:
     """`Workload.unplaced` as it was told."""
     refusal: str = ""
     """Why the cluster makes no further worker at all (a quota, admission); empty: nothing is known to keep it from it."""
+    unconfirmed: str = ""
+    """Why this is only what was known before, though it is to be looked at anew; empty: nothing speaks against it. Workers may be
+    there that are not in it, so it is no ground to shrink on."""
 
 
 @dataclass(frozen=True, slots=True)
