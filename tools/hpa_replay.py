@@ -9,9 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yolastic_contract.behavior import Behavior
+from yolastic_contract.behavior import Behavior, ScalingPolicy, ScalingRules
 from yolastic_operator.policy import behavior as rules
 from yolastic_operator.policy.hpa import PodMetrics, Tolerances, replicas_for
+
+
+class _Rules(ScalingRules):
+    """Also without any policy: validation refuses that, the rules themselves take it, in Kubernetes as here."""
+
+    policies: list[ScalingPolicy] | None = None
+
+
+class _Behavior(Behavior):
+    scale_up: _Rules | None = None
+    scale_down: _Rules | None = None
 
 
 def per_pod_metric(case: dict[str, Any]) -> str | None:
@@ -31,7 +42,7 @@ def per_pod_metric(case: dict[str, Any]) -> str | None:
 
 def timeline(case: dict[str, Any]) -> str | None:
     """The first step of a `timeline` case that differs; None when none does."""
-    behavior = None if case["behavior"] is None else Behavior.model_validate(case["behavior"])
+    behavior = None if case["behavior"] is None else _Behavior.model_validate(case["behavior"])
     current, now_s, history = case["start_replicas"], 0.0, rules.History()
     for number, step in enumerate(case["steps"]):
         now_s += step["after_s"]

@@ -129,6 +129,8 @@ def _type(node: Schema) -> str:
     if node.get("format") == "date-time":
         return "time"
     bound = next((f", at most {node[key]}" for key in ("maxLength", "maxItems", "maxProperties") if key in node), "")
+    if "minItems" in node:
+        bound = f", {node['minItems']} to {node['maxItems']}"
     if "additionalProperties" in node:
         kind = f"map of {_type(node['additionalProperties']).partition(',')[0]}"
     return f"{'list' if kind == 'array' else kind}{bound}"

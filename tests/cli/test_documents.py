@@ -76,6 +76,10 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "a long name": (GOOD.replace("shapes", "s" * 53), "metadata.name: String should have at most 52 characters"),
     "two of them": (f"{GOOD}---\n{GOOD}", "must hold exactly one YoloInference, not 2"),
     "an unknown field": (f"{GOOD}  modle: 1\n", "spec.modle: Extra inputs are not permitted"),
+    "no policy": (
+        f"{GOOD}  autoscaling: {{maxReplicas: 2, behavior: {{scaleUp: {{policies: []}}}}}}\n",
+        "spec.autoscaling.behavior.scaleUp.policies: List should have at least 1 item",
+    ),
     "min above max": (
         f"{GOOD}  autoscaling: {{minReplicas: 4, maxReplicas: 2}}\n",
         "spec.autoscaling: minReplicas must not exceed maxReplicas",

@@ -70,6 +70,9 @@ def test_what_is_wrong_is_said_and_others_are_not_affected(
     wrong_sum = Inference(cluster, namespace, "wrong-sum").apply(models.http_uri("shapes.onnx"), "0" * 64)
     no_model = Inference(cluster, namespace, "no-model").apply(models.http_uri("text.onnx"), digest(b"this is no model"))
     nowhere = Inference(cluster, namespace, "nowhere").apply(models.http_uri("absent.onnx"), digest(SHAPES))
+    no_file = Inference(cluster, namespace, "no-file").apply(models.claim_uri("2026/absent.onnx"), digest(SHAPES))
+    cluster.exec(namespace, models.name, "mkdir", "/models/2025")
+    folder = Inference(cluster, namespace, "folder").apply(models.claim_uri("2025"), digest(SHAPES))
     no_runtime = Inference(cluster, namespace, "no-runtime").apply(models.http_uri("shapes.onnx"), digest(SHAPES), runtime="tpu")
     secret = {"uri": models.http_uri("shapes.onnx"), "sha256": digest(SHAPES), "credentialsSecretName": "not-there"}
     no_secret = Inference(cluster, namespace, "no-secret").apply(secret["uri"], secret["sha256"], model=secret)
@@ -82,10 +85,12 @@ def test_what_is_wrong_is_said_and_others_are_not_affected(
     assert "0000000000" in wrong_sum.await_condition("ModelLoaded", "False", "ChecksumMismatch")
     assert "ONNX" in no_model.await_condition("ModelLoaded", "False", "UnsupportedModel")
     nowhere.await_condition("ModelLoaded", "False", "DownloadFailed")
+    assert "2026/absent.onnx" in no_file.await_condition("ModelLoaded", "False", "ModelNotFound")
+    assert "/2025 is a directory" in folder.await_condition("ModelLoaded", "False", "ModelNotFound")
     assert "tpu" in no_runtime.await_condition("Ready", "False", "RuntimeNotFound")
     assert "not-there" in no_secret.await_condition("Ready", "False", "SecretNotFound")
     assert "no PriorityClass with name not-there" in no_class.await_condition("Ready", "False", "FailedCreate")
-    for broken in (wrong_sum, no_model, nowhere, no_runtime, no_secret, no_class):
+    for broken in (wrong_sum, no_model, nowhere, no_file, folder, no_runtime, no_secret, no_class):
         assert broken.condition("Ready")[0] == "False"
         assert broken.status.get("readyReplicas", 0) == 0
 

@@ -15,9 +15,10 @@ from yolastic_contract.inference import InferenceSpec
 CRDS = {"yoloinferences": crd.inference_crd(), "yoloruntimes": crd.runtime_crd()}
 # What a v1 structural schema may hold, less what nothing here uses.
 ALLOWED = {
-    "type", "format", "description", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "multipleOf", "maxItems",
-    "maxProperties", "default", "required", "properties", "additionalProperties", "items", "anyOf", "x-kubernetes-int-or-string",
-    "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type", "x-kubernetes-list-map-keys", "x-kubernetes-validations",
+    "type", "format", "description", "enum", "pattern", "minLength", "maxLength", "minimum", "maximum", "multipleOf", "minItems",
+    "maxItems", "maxProperties", "default", "required", "properties", "additionalProperties", "items", "anyOf",
+    "x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields", "x-kubernetes-list-type", "x-kubernetes-list-map-keys",
+    "x-kubernetes-validations",
 }  # fmt: skip
 
 

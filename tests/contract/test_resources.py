@@ -28,7 +28,7 @@ def model(**fields: Any) -> dict[str, Any]:
         spec(replicas=3, runtime="cuda"),
         spec(autoscaling={"maxReplicas": 8}),
         spec(autoscaling={"minReplicas": 8, "maxReplicas": 8, "targetLoadPercent": 66}),
-        spec(autoscaling={"maxReplicas": 2, "behavior": {"scaleDown": {"policies": [], "selectPolicy": "Disabled"}}}),
+        spec(autoscaling={"maxReplicas": 2, "behavior": {"scaleDown": {"selectPolicy": "Disabled"}}}),
         spec(
             autoscaling={
                 "maxReplicas": 2,
@@ -75,6 +75,7 @@ def test_accepts(body: dict[str, Any]) -> None:
         (spec(autoscaling={"maxReplicas": 3, "behavior": {"scaleUp": {"tolerance": 0.05}}}), "tolerance"),
         (spec(autoscaling={"maxReplicas": 3, "behavior": {"scaleUp": {"stabilizationWindowSeconds": 3601}}}), "stabilization"),
         (spec(autoscaling={"maxReplicas": 3, "behavior": {"scaleUp": {"policies": [{"type": "Pods"}]}}}), "value"),
+        (spec(autoscaling={"maxReplicas": 3, "behavior": {"scaleUp": {"policies": []}}}), "at least 1 item"),
         (spec(autoscaling={"maxReplicas": 3, "mode": "Off"}), "mode"),
         (spec(autoscaling={"maxReplicas": 3, "fallback": {"policy": "Static"}}), "need replicas"),
         (spec(autoscaling={"maxReplicas": 3, "fallback": {"policy": "AtLeast", "replicas": 4}}), "must not exceed maxReplicas"),

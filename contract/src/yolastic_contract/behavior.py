@@ -26,8 +26,8 @@ class ScalingRules(Resource):
     """How far back recommendations are considered, seconds; default 0 up, 300 down."""
     select_policy: Literal["Max", "Min", "Disabled"] | None = None
     """Which policy wins; default Max."""
-    policies: Annotated[list[ScalingPolicy], Field(max_length=8)] | None = None
-    """Default: up the larger of 100 % and 4 workers in 15 s; down 100 % in 15 s."""
+    policies: Annotated[list[ScalingPolicy], Field(min_length=1, max_length=8)] | None = None
+    """Left out: up the larger of 100 % and 4 workers in 15 s; down 100 % in 15 s."""
     tolerance: Quantity | None = None
     """How far the load may be from its target before anything changes, as a ratio; default 0.1."""
 

@@ -4,8 +4,8 @@ import re
 from typing import Final
 
 REASONS: Final = (
-    "DownloadFailed", "ChecksumMismatch", "UnsupportedModel", "FixedBatch", "DoesNotFit", "DeviceUnavailable", "ApiKeysMissing",
-    "CredentialsMissing", "BadConfiguration", "DeviceLost",
+    "DownloadFailed", "ModelNotFound", "ModelUnreadable", "ChecksumMismatch", "UnsupportedModel", "FixedBatch", "DoesNotFit",
+    "DeviceUnavailable", "ApiKeysMissing", "CredentialsMissing", "BadConfiguration", "DeviceLost",
 )  # fmt: skip
 """Exit code 2 reasons, and the one of exit code 3; each becomes the reason of a condition."""
 

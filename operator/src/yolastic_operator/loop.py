@@ -161,7 +161,10 @@ class Loop:
         except ClusterError as error:
             self._complaints.add("look", error)
             return self._settings.turn_s
-        self._complaints.clear("look")
+        if fleet.unconfirmed:
+            self._complaints.add("look", fleet.unconfirmed)
+        else:
+            self._complaints.clear("look")
 
         work = workload.build(self._ref, facts.spec, facts.spec.runtime, runtime)
         work = self._rolling.follow(

@@ -103,6 +103,9 @@ class Fleet:
     """Why the cluster makes no further worker at all (a quota, admission); empty: nothing is known to keep it from it."""
     is_full: bool = False
     """That is because a quota is used up: when a worker goes there is room for another."""
+    unconfirmed: str = ""
+    """Why this is only what was known before, though it is to be looked at anew; empty: nothing speaks against it. Workers may be
+    there that are not in it, so it is no ground to shrink on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,9 @@ class ApiServer:
         """Until it serves, after `process.start()`."""
         # The last thing a new API server makes; without it the operator may not even ask what there is.
         discovery = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:discovery"
-        self.process.wait_until("the API server", lambda: self.request("GET", discovery)[0] == 200)
+        # That outlives a restart, after which it may yet not know the custom resources: it answers 503 until it is ready.
+        paths = ("/readyz", discovery)
+        self.process.wait_until("the API server", lambda: all(self.request("GET", path)[0] == 200 for path in paths))
 
     def request(self, method: str, path: str, body: Any = None, content_type: str = "application/json") -> tuple[int, Any]:
         """Status and JSON of a request as admin."""
@@ -53,11 +55,10 @@ class ApiServer:
         context = ssl._create_unverified_context()
         try:
             with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-                return answer.status, json.loads(answer.read() or "null")
+                return answer.status, _json(answer.read())
         except urllib.error.HTTPError as error:
             with error:
-                text = error.read()
-                return error.code, json.loads(text) if text.startswith(b"{") else text
+                return error.code, _json(error.read())
 
     def apply(self, path: str, body: Any) -> Any:
         """Server-side apply as admin; fails the test when it is refused."""
@@ -75,6 +76,10 @@ class ApiServer:
         status, answer = self.request("GET", path)
         assert status in {200, 404}, answer
         return answer if status == 200 else None
+
+
+def _json(text: bytes) -> Any:
+    return json.loads(text) if text.startswith(b"{") else text
 
 
 def _binaries() -> Path | None:

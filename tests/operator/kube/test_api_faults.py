@@ -102,6 +102,31 @@ def test_a_pod_that_came_while_the_watch_stood_still_is_found(scene: Scene) -> N
     eventually("it is found", lambda: scene.status["replicas"] == 2, TWO_TURNS_S)
 
 
+@pytest.mark.parametrize("status", [429, 500])
+def test_while_lists_are_refused_it_goes_on_and_only_does_not_shrink(scene: Scene, status: int) -> None:
+    scene.make(2)
+    scene.operator()
+    eventually("it is right", lambda: scene.right(2))
+    scene.pod("weld-1")
+    eventually("it is seen", lambda: scene.status.get("replicas") == 1)
+    # That a second pod is missing makes a list due.
+    scene.proxy.fault = lambda method, path: status if "/pods?" in path and "watch=true" not in path else None
+    eventually("a list was refused", lambda: f"look: list /api/v1/namespaces/{scene.namespace}/pods: {status}" in log(scene))
+    scene.make(3)
+    eventually("it grows", lambda: scene.right(3), TWO_TURNS_S)
+    scene.make(1)
+    eventually("it is told", lambda: "no smaller size while" in str(scene.status["autoscaling"]["explanation"]), TWO_TURNS_S)
+    time.sleep(2)
+    assert scene.size == 3
+    scene.proxy.fault = lambda method, path: None
+    eventually("it shrinks", lambda: scene.right(1), TWO_TURNS_S)
+    assert "look works again" in log(scene)
+
+
+def log(scene: Scene) -> str:
+    return scene.log(0).read_text()
+
+
 @pytest.mark.parametrize(
     ("step", "moment"),
     [

@@ -57,6 +57,7 @@ def filled(cache: FleetCache) -> FleetCache:
 
 
 def test_nothing_is_known_before_a_list(cache: FleetCache) -> None:
+    assert cache.last(REF) is None
     assert cache.fleet(REF) is None
     cache.put("pod", pod("a", 1))
     assert cache.fleet(REF) is None, "a watch shows its objects one by one: what it has shown may be half of them"
@@ -145,6 +146,8 @@ def test_a_list_is_due_again_after_a_while(cache: FleetCache, clock: Clock) -> N
     assert cache.fleet(REF) is not None
     clock.now_s += 1
     assert cache.fleet(REF) is None
+    cache.put("pod", pod("late", 30))
+    assert "late" in names_of(cache.last(REF)), "what the watches told is not forgotten"
 
 
 def test_an_order_is_known_before_the_watch_tells(cache: FleetCache) -> None:

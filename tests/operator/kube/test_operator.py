@@ -296,6 +296,10 @@ def test_health_is_told(running: Running) -> None:
         ({"replicas": 1, "autoscaling": {"maxReplicas": 2}}, "replicas and autoscaling exclude each other"),
         ({"autoscaling": {"maxReplicas": 2, "targetLoadPercent": 60}}, "scaleDownLoadPercent"),
         ({"autoscaling": {"maxReplicas": 2, "mode": "Off"}}, "mode"),
+        (
+            {"autoscaling": {"maxReplicas": 2, "behavior": {"scaleDown": {"policies": [], "selectPolicy": "Disabled"}}}},
+            "spec.autoscaling.behavior.scaleDown.policies in body should have at least 1 items",
+        ),
         ({"autoscaling": {"maxReplicas": 2, "fallback": {"policy": "Static"}}}, "the policies Static and AtLeast need replicas"),
         ({"autoscaling": {"maxReplicas": 2, "fallback": {"replicas": 3}}}, "fallback.replicas must not exceed maxReplicas"),
         ({"model": SPEC["model"] | {"uri": "file:///m.onnx"}}, "file://"),

@@ -123,6 +123,14 @@ PHASES = {
         "ChecksumMismatch",
         "not that one",
     ),
+    "no such file in the claim": (
+        pod(
+            container("worker", BACK_OFF, ended(2, "ModelNotFound: there is no model /models/2026/weld.onnx\n")), phase="Running"
+        ),
+        "Failed",
+        "ModelNotFound",
+        "there is no model /models/2026/weld.onnx",
+    ),
     "fixed batch": (
         pod(container("worker", BACK_OFF, ended(2, "FixedBatch: export with dynamic=True")), phase="Running"),
         "Failed",

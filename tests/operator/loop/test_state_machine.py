@@ -18,7 +18,7 @@ from yolastic_contract.inference import InferenceSpec, InferenceStatus
 from yolastic_operator.cluster.base import ClusterError, WorkerError
 from yolastic_operator.cluster.fake import FakeCluster
 from yolastic_operator.loop import Loop, LoopSettings
-from yolastic_operator.model import Fleet, Fresh, Missing, Ref, Stale
+from yolastic_operator.model import Fleet, Fresh, Missing, Ref, Stale, Worker
 from yolastic_operator.observe.prometheus import LoadRatios, Prometheus
 from yolastic_operator.policy.conditions import TYPES
 
@@ -105,12 +105,21 @@ class Watched(FakeCluster):
         """Ordered away before they served."""
         self.shown: Fleet | None = None
         """What the watches showed before they stood still."""
+        self.blind: list[str] = []
+        """What was ordered or told to make the fleet smaller while nobody confirmed which workers there are."""
 
     async def fleet(self, ref: Ref) -> Fleet:
         fleet = await super().fleet(ref)
         return fleet if self.shown is None else self.shown
 
+    async def drain(self, ref: Ref, worker: Worker) -> None:
+        if self.shown is not None and self.shown.unconfirmed:
+            self.blind.append(f"drain {worker.name}")
+        await super().drain(ref, worker)
+
     async def scale(self, ref: Ref, replicas: int, victims: Any) -> None:
+        if self.shown is not None and self.shown.unconfirmed and replicas <= (self.shown.replicas or 0):
+            self.blind.append(f"scale {replicas}")
         # A worker of an older revision goes with its rollout, not with the order, and while a rollout has one too many the
         # cluster chooses. One that could not be told to drain goes when its time is over, and one that was ordered away before
         # it served may have come up since: the signal with which a cluster ends it makes it drain.
@@ -453,8 +462,8 @@ class History(RuleBasedStateMachine):
         self.turns(2)
 
     @precondition(lambda self: self.it.cluster.workers)
-    @rule(number=st.integers(0, 5), size=st.one_of(st.none(), st.integers(1, 5)))
-    def the_watch_stands_still_while_things_happen(self, number: int, size: int | None) -> None:
+    @rule(number=st.integers(0, 5), size=st.one_of(st.none(), st.integers(1, 5)), wanted=st.one_of(st.none(), st.integers(0, 4)))
+    def the_watch_stands_still_while_things_happen(self, number: int, size: int | None, wanted: int | None) -> None:
         cluster = self.it.cluster
         self.it.cluster.shown = self.it.runner.run(FakeCluster.fleet(cluster, REF)) if "fleet" not in cluster.faults else None
         del cluster.workers[self.pick(number).name]
@@ -462,6 +471,10 @@ class History(RuleBasedStateMachine):
             cluster.replicas = size
         cluster._settle()
         self.turns(2)  # after which what contradicts it has made a list due
+        if cluster.shown is not None and wanted is not None:
+            cluster.shown = replace(cluster.shown, unconfirmed="list: 429")
+            self.it.edit({"replicas": wanted})
+            self.turns(wanted + 1)
         cluster.shown = None
         self.turns(1)
 
@@ -470,6 +483,10 @@ class History(RuleBasedStateMachine):
     @invariant()
     def nobody_is_cut_off_while_serving(self) -> None:
         assert self.it.cluster.cut_off == []
+
+    @invariant()
+    def nothing_shrinks_while_nobody_confirms_who_is_there(self) -> None:
+        assert self.it.cluster.blind == []
 
     @invariant()
     def the_status_is_one(self) -> None:

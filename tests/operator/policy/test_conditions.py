@@ -37,6 +37,8 @@ def conditions(observation, given_spec=None):
             "worker f: ChecksumMismatch: what went wrong",
         ),
         ([failed("DownloadFailed", phase="Pending")], 1, "False/ModelLoadFailed", "False/DownloadFailed", "what went wrong"),
+        ([failed("ModelNotFound")], 1, "False/ModelLoadFailed", "False/ModelNotFound", "what went wrong"),
+        ([failed("ModelUnreadable")], 1, "False/ModelLoadFailed", "False/ModelUnreadable", "what went wrong"),
         ([failed("FixedBatch")], 1, "False/ModelLoadFailed", "False/FixedBatch", "what went wrong"),
         ([failed("SecretNotFound", phase="Pending")], 1, "False/SecretNotFound", "Unknown/Loading", "what went wrong"),
         ([failed("ImagePullBackOff", phase="Pending")], 1, "False/ImagePullBackOff", "Unknown/Loading", "what went wrong"),

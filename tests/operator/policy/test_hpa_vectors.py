@@ -1,6 +1,7 @@
 """Cases computed by Kubernetes 1.34's own autoscaler code."""
 
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,29 @@ def test_every_case_as_kubernetes_decides_it(kind):
     results = list(_tool().replay(VECTORS, kind))
     assert len(results) == 300
     assert [f"line {number}: {difference}" for number, difference in results if difference is not None] == []
+
+
+def _timeline(behavior, recommended, expected, reason):
+    steps = [{"after_s": 0, "recommended": recommended, "expected_replicas": expected, "limited_reason": reason}]
+    sizes = {"start_replicas": 5, "min_replicas": 1, "max_replicas": 20}
+    return json.dumps({"kind": "timeline", **sizes, "behavior": behavior, "steps": steps})
+
+
+@pytest.mark.parametrize(
+    ("behavior", "recommended", "expected", "reason"),
+    [
+        ({"scaleUp": {"policies": []}}, 9, 5, "ScaleUpLimit"),
+        ({"scaleUp": {"policies": [], "selectPolicy": "Min"}}, 30, 20, "TooManyReplicas"),
+        ({"scaleUp": {"policies": []}, "scaleDown": {"stabilizationWindowSeconds": 0}}, 2, 2, "DesiredWithinRange"),
+        ({"scaleDown": {"policies": [], "stabilizationWindowSeconds": 0}}, 2, 5, "ScaleDownLimit"),
+        ({"scaleDown": {"policies": [], "stabilizationWindowSeconds": 0, "selectPolicy": "Min"}}, 0, 1, "TooFewReplicas"),
+    ],
+)
+def test_no_policy_at_all_is_for_the_rules_what_it_is_in_kubernetes(tmp_path, behavior, recommended, expected, reason):
+    """No user gets so far: validation refuses it, in Kubernetes as here. Read off `calculateScaleUpLimitWithScalingRules`."""
+    path = tmp_path / "vectors.jsonl"
+    path.write_text(_timeline(behavior, recommended, expected, reason))
+    assert [difference for _, difference in _tool().replay(path)] == [None]
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from yolastic_worker.engine.feeds import PlanesFeed
-from yolastic_worker.engine.onnxruntime import OnnxOptions, OnnxRuntimeEngine
+from yolastic_worker.engine.onnxruntime import OnnxOptions, OnnxRuntimeEngine, read_model
 from yolastic_worker.postprocess import HeadKind
+from yolastic_worker.types import WorkerFailure
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 ROOT = Path(__file__).resolve().parents[3]
@@ -69,3 +70,16 @@ def test_memory_is_read() -> None:
     assert reading.peak_bytes is not None
     assert reading.limit_bytes is not None
     assert 10 * 2**20 < reading.peak_bytes < reading.limit_bytes
+
+
+def test_a_file_that_is_there_and_cannot_be_read_is_told_from_one_that_is_not(tmp_path: Path) -> None:
+    endless = tmp_path / "endless.onnx"
+    endless.symlink_to(endless)
+    with pytest.raises(WorkerFailure, match=rf"^the model {endless} cannot be read: .*symbolic links") as failure:
+        read_model(endless, None)
+    assert failure.value.reason == "ModelUnreadable"
+    dangling = tmp_path / "dangling.onnx"
+    dangling.symlink_to(tmp_path / "absent.onnx")
+    with pytest.raises(WorkerFailure, match=rf"^there is no model {dangling}$") as failure:
+        read_model(dangling, None)
+    assert failure.value.reason == "ModelNotFound"

@@ -94,7 +94,9 @@ def written(observation: Observation, decision: Decision, resized: Resized) -> s
         told.append(f"the size was not taken: {resized.failure}")
     elif resized.size is not None:
         told.append(f"{count(resized.size)} ordered, {observation.fleet.replicas or 0} before")
-    if resized.held:
+    if observation.fleet.unconfirmed and decision.replicas.desired < (observation.fleet.replicas or 0):
+        told.append(f"no smaller size while nobody tells whether these are all workers: {observation.fleet.unconfirmed}")
+    elif resized.held:
         told.append("no smaller size while workers are replaced one by one and some have no place")
     if resized.waiting:
         told.append(f"{count(len(decision.victims))} asked to drain, the order follows when they are empty")

@@ -24,6 +24,8 @@ class Rolling:
         self._record: Record | None = None
         self._watch = Watch()
         self._text = ""
+        self._seen_s: float | None = None
+        """When the fleet was confirmed last, on the clock of `follow`."""
 
     def follow(
         self,
@@ -36,16 +38,20 @@ class Rolling:
     ) -> Workload:
         """What to run in place of `wanted`, with how it replaces what runs; mostly that is `wanted` itself.
 
+        While the fleet is unconfirmed no time passes: what nobody sees does not stand still, and no old worker makes room for it.
+
         `homeless`, `waiting`: as in `rollout.plan`.
         """
         record = read(fleet.record) if self._record is None else self._record
+        if not fleet.unconfirmed or self._seen_s is None:
+            self._seen_s = now_s
         kept = Kept(wanted.revision, wanted.runtime_name, wanted.spec, wanted.runtime)
         plan = rollout.plan(
             fleet,
             kept,
             record=record,
             watch=self._watch,
-            now_s=now_s,
+            now_s=self._seen_s,
             homeless=homeless,
             waiting=waiting,
         )

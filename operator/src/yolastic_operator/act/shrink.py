@@ -4,6 +4,9 @@ A size is ordered smaller only with the workers that have left: chosen, drained,
 never serves again, so it is no supply; when load comes back meanwhile, it is let go first and replaced after. One whom the drain
 never reached serves on, and then simply stays. Workers that were ordered and never made (a quota, a size taken back at once) are
 given up before any that is there.
+
+While the fleet is unconfirmed (`Fleet.unconfirmed`) a size is only ever ordered larger, and nobody is told to drain. Those that
+leave already are remembered.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -66,6 +69,8 @@ def plan(
     ordered = observation.fleet.replicas
     if ordered is None:
         return SizeStep()
+    if observation.fleet.unconfirmed:
+        return SizeStep(order=desired if desired > ordered else None, leaving=leaving, deaf=frozenset(deaf))
     staying = (view for view in observation.workers if view.worker.phase != "Terminating")
     views = {view.worker.name: view for view in staying if view.worker.name not in dismissed}
     unmade = max(ordered - len(views), 0)

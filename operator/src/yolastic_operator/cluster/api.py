@@ -19,6 +19,11 @@ Body = dict[str, Any]
 Count = Callable[[str, str], None]
 
 REQUEST_TIMEOUT_S: Final = 30.0
+"""The longest a request may take: for a list much has to be read, and a write waits for webhooks, each of which the server gives
+10 s by default. Waiting for one of the connections is in it."""
+SILENCE_S: Final = 10.0
+"""Who asks for a connection, or for a single object, and hears nothing for so long is not answered any more: it is ten times what
+Kubernetes promises for 99 of 100 such requests. Waiting for one of the connections is not in it."""
 CONNECTIONS: Final = 16
 """Requests at once; the others wait for a free connection, each of which takes a quarter of a megabyte."""
 _MERGE: Final = "application/merge-patch+json"
@@ -39,6 +44,7 @@ class ApiError(ClusterError):
 class KubernetesApi:
     """Requests by path. Each raises ApiError and ends within `REQUEST_TIMEOUT_S`; none is repeated: the next turn does that.
 
+    A read of one object also ends when the server says nothing for `SILENCE_S`.
     Paths are spelled out instead of discovered: no start-up requests, no cache file, nothing that may differ between servers.
     """
 
@@ -78,9 +84,10 @@ class KubernetesApi:
 
     async def _request(self, verb: str, path: str, body: Body | None = None, **query: str) -> Body:
         method, options = _METHODS[verb]
+        limit = aiohttp.ClientTimeout(REQUEST_TIMEOUT_S, sock_connect=SILENCE_S, sock_read=SILENCE_S if verb == "get" else None)
         try:
             response = await self._client.request(
-                method, path, body=body, serialize=False, _request_timeout=REQUEST_TIMEOUT_S, **options, **query
+                method, path, body=body, serialize=False, _request_timeout=limit, **options, **query
             )
             answer = json.loads(await response.read())
         except ApiException as error:
@@ -88,7 +95,8 @@ class KubernetesApi:
             raise ApiError(f"{verb} {path}: {_reason(error)}", int(error.status or 0)) from error
         except TimeoutError as error:
             self._count(verb, _NO_ANSWER)
-            raise ApiError(f"{verb} {path}: no answer within {REQUEST_TIMEOUT_S:g} s", 0) from error
+            limit_s = SILENCE_S if isinstance(error, aiohttp.ServerTimeoutError) else REQUEST_TIMEOUT_S
+            raise ApiError(f"{verb} {path}: no answer within {limit_s:g} s", 0) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._count(verb, _NO_ANSWER)
             raise ApiError(f"{verb} {path}: {' '.join(str(error).split()) or type(error).__name__}", 0) from error

@@ -110,6 +110,11 @@ class FleetCache:
             return None
         return _fleet(children)
 
+    def last(self, ref: Ref) -> Fleet | None:
+        """The same, however long ago it was listed; None when it never was."""
+        children = self._children.get(_key(ref))
+        return None if children is None or children.listed_s is None else _fleet(children)
+
     def with_workers(self) -> frozenset[Key]:
         """Inferences that have pods. Asked in every turn of every inference, so it is counted after a change alone."""
         if self._with_workers is None:

@@ -106,17 +106,30 @@ class KubernetesCluster:
             self._drift.applied(child["kind"], live)
 
     async def fleet(self, ref: Ref) -> Fleet:
-        """The size ordered and the workers there are, from the watches where they have shown them."""
+        """The size ordered and the workers there are, from the watches where they have shown them.
+
+        Where they contradict themselves, or were not checked for long, a list is due. One that the server refuses does not end
+        the turn: what the watches have shown since the last list counts on, and the next turn tries again. But it counts as
+        unconfirmed, and then nothing shrinks: a worker of which no watch told serves, too. Its load would be missing in the sum,
+        and a smaller size would take it for one that was never made, and away without a drain. What is told to workers goes on,
+        and one worker too many harms nobody.
+
+        Raises:
+            ApiError: nothing was ever listed, and the server refuses that.
+        """
         known = self._cache.fleet(ref)
         if known is not None and not self._doubts.due(ref, known):
             return self._told(ref, known)
-        changes = self._cache.changes(ref)
-        selector = ",".join(f"{key}={value}" for key, value in names.worker_labels(ref.name).items())
-        deployment = await self._api.get(_path_of("Deployment", ref))
-        pods = await self._api.list(_path_of("Pod", ref, ""), selector)
-        listed = self._cache.fill(ref, deployment, pods, changes)
-        self._doubts.listed(ref, news=listed != known)
-        return self._told(ref, listed)
+        last, why = self._cache.last(ref), self._doubts.refusal(ref)
+        if last is None or not why:
+            try:
+                return self._told(ref, await self._list(ref, known))
+            except ApiError as error:
+                last, why = self._cache.last(ref), str(error)
+                if last is None:
+                    raise
+                self._doubts.refused(ref, why)
+        return replace(self._told(ref, last), unconfirmed=why)
 
     async def scale(self, ref: Ref, replicas: int, victims: Sequence[str]) -> None:
         """Order a size through the scale subresource; the victims' pods are marked as the cheapest to delete before."""
@@ -182,6 +195,15 @@ class KubernetesCluster:
         self._doubts.forget(ref)
         self._drift.forget((ref.namespace, ref.name))
         self._cache.forget(ref)
+
+    async def _list(self, ref: Ref, known: Fleet | None) -> Fleet:
+        changes = self._cache.changes(ref)
+        selector = ",".join(f"{key}={value}" for key, value in names.worker_labels(ref.name).items())
+        deployment = await self._api.get(_path_of("Deployment", ref))
+        pods = await self._api.list(_path_of("Pod", ref, ""), selector)
+        listed = self._cache.fill(ref, deployment, pods, changes)
+        self._doubts.listed(ref, news=listed != known)
+        return listed
 
     def _told(self, ref: Ref, fleet: Fleet) -> Fleet:
         return replace(fleet, edited=self._drift.due((ref.namespace, ref.name)))

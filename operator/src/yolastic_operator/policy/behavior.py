@@ -171,8 +171,9 @@ def _rate_limit(current: int, rules: Rules, events: tuple[ScaleEvent, ...], now_
     if rules.select == "Disabled":
         return current
     limits = [_limit(rate, _period_start(current, rate.period_s, events, now_s), sign) for rate in rules.rates]
-    # Max lets the largest change through: the highest limit up, the lowest limit down.
-    return max(limits) if (rules.select == "Max") == (sign > 0) else min(limits)
+    # Max lets the largest change through: the highest limit up, the lowest limit down. Without any limit it lets none through,
+    # and Min any.
+    return max(limits, default=-MAX_INT32) if (rules.select == "Max") == (sign > 0) else min(limits, default=MAX_INT32)
 
 
 def _limit(rate: Rate, start: int, sign: int) -> int:
@@ -206,7 +207,7 @@ def _rules(given: ScalingRules | None, default: Rules) -> Rules:
     return Rules(
         window_s=default.window_s if window_s is None else float(window_s),
         select=given.select_policy or default.select,
-        rates=tuple(Rate(p.type, p.value, float(p.period_seconds)) for p in policies) if policies else default.rates,
+        rates=tuple(Rate(p.type, p.value, float(p.period_seconds)) for p in policies) if policies is not None else default.rates,
     )
 
 

@@ -32,7 +32,9 @@ TYPES: Final = (
     "Ready", "ModelLoaded", "MemoryBudgetResolved", "MetricsAvailable", "ScalingActive", "ScalingLimited",
     "FallbackActive", "Progressing",
 )  # fmt: skip
-MODEL_REASONS: Final = frozenset({"DownloadFailed", "ChecksumMismatch", "UnsupportedModel", "FixedBatch"})
+MODEL_REASONS: Final = frozenset(
+    {"DownloadFailed", "ModelNotFound", "ModelUnreadable", "ChecksumMismatch", "UnsupportedModel", "FixedBatch"}
+)
 """Failures that are the model's, not the worker's or the device's."""
 _MESSAGE_LENGTH: Final = 1024
 

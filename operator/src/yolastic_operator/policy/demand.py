@@ -43,6 +43,7 @@ def propose(
     ahead: Forecast | None = None,
     counted_per_s: float | None = None,
     carried_per_s: float | None = None,
+    unconfirmed: str = "",
 ) -> Proposal:
     """Proposal of the load, now or ahead: up on what is known, down only when every serving worker has fresh figures.
 
@@ -53,6 +54,7 @@ def propose(
         ahead: demand to be ready for; the larger of the two proposals wins.
         counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
         carried_per_s: the same at its mean, with what was sent to workers that have gone since; nobody shrinks below it.
+        unconfirmed: why there may be others beside these workers (`Fleet.unconfirmed`); then nobody shrinks.
     """
     serving = [view for view in workers if is_serving(view)]
     fresh = [(view, view.load_ratio.value) for view in serving if isinstance(view.load_ratio, Fresh)]
@@ -82,9 +84,9 @@ def propose(
         if wanted < asked:
             steps.append(Step("Load", f"{too_much:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
     total = max(sum(values), _carried(fresh, carried_per_s))
-    replicas, reason, why = _guarded(wanted, current, total, autoscaling, serving)
+    replicas, reason, why = _guarded(wanted, current, total, autoscaling, serving, unconfirmed)
     if wanted < current:
-        if replicas > _guarded(wanted, current, sum(values), autoscaling, serving)[0]:
+        if replicas > _guarded(wanted, current, sum(values), autoscaling, serving, unconfirmed)[0]:
             why += ", with what came to workers that have just gone"
         steps.append(Step("Survivors", _survivors(replicas, total, autoscaling, why)))
     else:
@@ -180,14 +182,16 @@ def no_figures(serving: Sequence[WorkerView], starting: int) -> str:
     return f"no worker is ready yet ({starting} starting): holding" if starting else "no worker is ready: holding"
 
 
-def _guarded(
-    replicas: int, current: int, total_milli: int, autoscaling: Autoscaling, serving: Sequence[WorkerView]
+def _guarded(  # noqa: PLR0917 - one step of a sum
+    replicas: int, current: int, total_milli: int, autoscaling: Autoscaling, serving: Sequence[WorkerView], unconfirmed: str
 ) -> tuple[int, str, str]:
     """The calculation's result, kept from shrinking on partial data or onto survivors that would be too busy."""
     if replicas == current:
         return current, "WithinTolerance", ""
     if replicas > current:
         return replicas, "LoadAboveTarget", ""
+    if unconfirmed:
+        return current, "FleetUnconfirmed", f", not shrinking while nobody tells whether these are all workers ({unconfirmed})"
     unknown = [view for view in serving if not isinstance(view.load_ratio, Fresh)]
     if unknown:
         return current, "PartialMetrics", f", not shrinking without fresh figures of every worker ({why_not_fresh(unknown[0])})"

@@ -39,6 +39,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
         counted_per_s=trend.counted(state.intervals, now_s),
         carried_per_s=trend.counted(state.intervals, now_s, certain=0.0),
+        unconfirmed=observation.fleet.unconfirmed,
     )
     lost_s = fallback.lost_since(state.lost_s, proposal, observation, now_s)
     lost_for_s = None if lost_s is None else now_s - lost_s

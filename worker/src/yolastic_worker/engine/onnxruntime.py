@@ -66,12 +66,16 @@ def read_model(path: Path, sha256: str | None) -> tuple[bytes, str]:
     """(content, sha256) of a model file: read once, so that what is checked is what is loaded.
 
     Raises:
-        WorkerFailure: BadConfiguration, ChecksumMismatch, UnsupportedModel.
+        WorkerFailure: ModelNotFound, ModelUnreadable, ChecksumMismatch, UnsupportedModel.
     """
     try:
         content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise WorkerFailure("ModelNotFound", f"there is no model {path}") from error
+    except IsADirectoryError as error:
+        raise WorkerFailure("ModelNotFound", f"the model {path} is a directory, and must be an ONNX file") from error
     except OSError as error:
-        raise WorkerFailure("BadConfiguration", f"the model {path} cannot be read: {error.strerror}") from error
+        raise WorkerFailure("ModelUnreadable", f"the model {path} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256.lower():
         raise WorkerFailure("ChecksumMismatch", f"the model's sha256 is {digest}, not {sha256}")
