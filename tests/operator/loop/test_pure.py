@@ -73,6 +73,9 @@ STARTING = view("w2", Missing("connection refused"), "Starting", ready=False)
 PENDING = view("w2", Missing("the worker is Pending"), "Pending", ready=False)
 OLD_STATE = view("w1", Stale(state("Draining"), 9.0), ready=False)
 THIRD = view("w3", Fresh(state(inflight=1)))
+FOURTH = view("w4", Fresh(state(inflight=1)))
+UNREADY = view("w2", Fresh(state()), ready=False)
+UNREADY_AND_BUSY = view("w2", Fresh(state(inflight=4)), ready=False)
 Step = tuple[tuple[str, ...], int | None, tuple[str, ...], tuple[str, ...]]
 """drain, order, victims, waiting"""
 NOTHING: Step = ((), None, (), ())
@@ -94,6 +97,15 @@ STEPS: dict[str, tuple[Observation, int, tuple[str, ...], dict[str, float], Step
     "much load is back: let go first": (seen(2, SERVING, DRAINING), 5, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "load is back, and who never heard stays": (seen(2, SERVING, BUSY), 2, (), {"w2": 60.0}, NOTHING),
     "load is back for one of two": (seen(3, SERVING, BUSY, THIRD), 2, (), {"w2": 60.0, "w3": 60.0}, ((), 2, ("w3",), ())),
+    "load is back, and who gets none of it goes": (seen(2, SERVING, UNREADY), 2, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
+    "who serves nobody goes at once": (seen(2, SERVING, UNREADY), 1, ("w2",), {}, ((), 1, ("w2",), ())),
+    "images in flight are waited for where no more come": (
+        seen(2, SERVING, UNREADY_AND_BUSY), 1, ("w2",), {}, (("w2",), None, (), ("w2",)),
+    ),
+    "a further one goes, and nobody is let off": (
+        seen(4, SERVING, BUSY, THIRD, FOURTH), 1, ("w2", "w3", "w4"), {"w2": 60.0, "w3": 60.0},
+        (("w4",), 2, ("w2", "w3"), ("w4",)),
+    ),
     "more load is back": (seen(2, SERVING, BUSY), 4, (), {"w2": 60.0}, ((), 4, (), ())),
     "who never heard and is silent goes": (seen(2, SERVING, SILENT), 2, (), {"w2": 60.0}, ((), 1, ("w2",), ())),
     "who has gone is forgotten": (seen(1, SERVING), 1, (), {"w9": 50.0}, NOTHING),
@@ -102,7 +114,7 @@ STEPS: dict[str, tuple[Observation, int, tuple[str, ...], dict[str, float], Step
     "nobody was made": (seen(2), 0, (), {}, ((), 0, (), ())),
     "load is back, and one was never made": (seen(3, SERVING, DRAINING), 3, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "victims nobody knows are none": (seen(2, SERVING, BUSY), 1, ("w9",), {}, NOTHING),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("observation", "desired", "victims", "leaving", "expected"), STEPS.values(), ids=STEPS)
@@ -137,6 +149,8 @@ def test_who_was_silent_whenever_it_was_asked_to_drain_gets_its_time_once_it_is_
 
     asked = step(seen(2, SERVING, SILENT), {}, (), 0.0)
     assert (asked.drain, asked.order, asked.deaf) == (("w2",), None, {"w2"})
+    asked = step(seen(2, SERVING, SILENT), asked.leaving, asked.deaf, 5.0)
+    assert (asked.drain, asked.order, asked.deaf) == (("w2",), None, {"w2"})
     heard = step(seen(2, SERVING, BUSY), asked.leaving, asked.deaf, 100.0)
     assert (heard.drain, heard.order, heard.deaf) == (("w2",), None, frozenset())
     late = step(seen(2, SERVING, BUSY), heard.leaving, heard.deaf, 130.0)
@@ -156,7 +170,7 @@ def test_an_unbidden_drain_is_taken_over_after_a_while() -> None:
     observation = seen(2, SERVING, DRAINING)
     noticed = shrink.unbidden(observation, {}, {}, 100.0)
     assert noticed == {"w2": 100.0}
-    for now_s, order in ((105.0, None), (111.0, 1)):
+    for now_s, order in ((109.9, None), (110.0, 1)):
         noticed = shrink.unbidden(observation, {}, noticed, now_s)
         step = shrink.plan(observation, desired=2, victims=(), leaving={}, seen=noticed, now_s=now_s, timeout_s=30.0)
         assert step.order == order

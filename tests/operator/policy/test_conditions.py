@@ -43,6 +43,7 @@ def conditions(observation, given_spec=None):
         ([failed("DeviceUnavailable")], 1, "False/DeviceUnavailable", "Unknown/Loading", "what went wrong"),
         ([failed(None)], 1, "False/WorkerFailed", "Unknown/Loading", "worker f: failed"),
         ([HOMELESS], 1, "False/NoCapacity", "Unknown/Loading", "the scheduler finds no place for 1 worker"),
+        ([HOMELESS, STARTING], 2, "False/Starting", "Unknown/Loading", "0 of 2 workers ready; 2 starting"),
         (
             [view("a"), HOMELESS],
             2,

@@ -73,6 +73,21 @@ def test_two_devices_and_three_wanted_workers():
     assert placed.replicas.desired == 6
 
 
+@pytest.mark.parametrize(
+    ("workers", "ordered", "desired", "limited_by"),
+    [
+        ([("Ready", 0.5), ("Ready", 0.5)], 3, 2, None),  # as many are wanted as have a place: nothing limits that
+        ([("Ready", 3.0), ("Terminating", 3.0), ("Terminating", 3.0)], 2, 2, "Unschedulable"),  # who goes takes his place along
+        ([("Ready", 3.0)] * 3, 2, 3, "Unschedulable"),  # who has a place is not given up, however few were ordered
+    ],
+)
+def test_while_one_finds_no_place_those_count_that_have_one(workers, ordered, desired, limited_by):
+    views = [view(f"w-{i}", ratio, phase=phase) for i, (phase, ratio) in enumerate(workers)]
+    observation = seen(*views, view("homeless", phase="Pending", unschedulable=True), replicas=ordered)
+    result = decided(observation, quick()).replicas
+    assert (result.desired, result.limited_by) == (desired, limited_by)
+
+
 def test_a_shrink_is_over_before_the_next_begins():
     """A drained worker's load has not reached the others yet: their low figures are no reason to shrink further."""
     first = decided(fleet([0.3] * 10), quick())
@@ -82,8 +97,16 @@ def test_a_shrink_is_over_before_the_next_begins():
     second = decided(seen(*draining), quick(), first.state, NOW_S + 5)
     assert (second.replicas.desired, second.replicas.reason) == (5, "ShrinkUnderWay")
     assert set(second.victims) == {f"w-{i}" for i in range(5)}
+    assert second.state.recommendations[-1].replicas == 3, "what is held for a moment is not wanted: no window is to hold it"
     third = decided(seen(*draining[5:]), quick(), second.state, NOW_S + 10)
     assert third.replicas.desired == 3
+
+
+def test_nobody_is_taken_from_those_that_must_carry_what_another_leaves_them():
+    """It drains though nobody here asked it to."""
+    leaving = view("a", 0.1, state(phase="Draining"))
+    result = decided(seen(leaving, view("b", 0.1), view("c", 0.1)), quick(), PolicyState(desired_replicas=3)).replicas
+    assert (result.desired, result.reason) == (3, "ShrinkUnderWay")
 
 
 def test_load_that_comes_back_during_a_shrink_is_served():
