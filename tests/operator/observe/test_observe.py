@@ -77,6 +77,28 @@ def test_a_worker_that_falls_silent_turns_stale_and_then_missing() -> None:
     assert missing == Missing("the way to it is broken")
 
 
+@pytest.mark.parametrize("change", [{"phase": "Terminating"}, {"phase": "Failed"}, {"phase": "Pending"}, {"address": None}])
+def test_who_cannot_answer_is_not_asked(change: Any) -> None:
+    async def scenario() -> Reading[WorkerState]:
+        made = await world(1)
+        fleet = await made.cluster.fleet(REF)
+        told = await made.observer.observe(replace(fleet, workers=(replace(fleet.workers[0], **change),)))
+        return told.workers[0].state
+
+    assert asyncio.run(scenario()) == Missing(f"the worker is {change.get('phase', 'Ready')}")
+
+
+def test_of_workers_that_are_gone_nothing_is_kept() -> None:
+    async def scenario() -> World:
+        made = await world(2)
+        await made.look()
+        fleet = await made.cluster.fleet(REF)
+        await made.observer.observe(replace(fleet, workers=fleet.workers[1:]))
+        return made
+
+    assert list(asyncio.run(scenario()).observer._seen) == ["worker-2"]
+
+
 MODEL = {"sha256": "0" * 64, "task": "Detect", "names": ["a"], "input_width": 64, "input_height": 64, "precision": "FP32"}
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "held": ({"memory": {"held_images": -1}}, "memory.held_images is negative (-1)"),
@@ -160,8 +182,11 @@ CHOICES: dict[str, tuple[Reading[float] | None, Make, Reading[float], str]] = {
     "stale Prometheus, silent worker": (Stale(0.5, 90), lambda _: Missing("silent"), Stale(0.5, 90), "Prometheus"),
     "fresh Prometheus, silent worker": (Fresh(0.5, 9), lambda _: Missing("silent"), Fresh(0.5, 9), "Prometheus"),
     "both stale": (Stale(0.5, 90), lambda state: Stale(state, 30), Stale(0.25, 30), "Workers"),
+    "leaves by its own word": (
+        None, lambda state: Fresh(changed(state, {"phase": "Draining"})), Missing("the worker is Draining"), "Workers",
+    ),
     "nothing": (None, lambda _: Missing("silent"), Missing("silent"), "Workers"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("scraped", "make", "expected", "source"), CHOICES.values(), ids=CHOICES)

@@ -292,6 +292,33 @@ def test_a_burst_moves_on_in_a_bounded_number_of_turns(serving: World) -> None:
     assert ceilings(serving) == [8, 32, 8]
 
 
+def test_a_budget_that_was_given_counts_until_a_smaller_one_is_shown(serving: World) -> None:
+    """A worker starts with a little more than its like took, and what it takes is known only then."""
+    first, second, _ = serving.workers.values()
+    first.budget, second.backlog = FIXED + 32 * PER_IMAGE, True
+    serving.turn(first.ref, "lost")
+    serving.turn(second.ref)
+    assert second.ceiling == 8
+    serving.turn(first.ref)
+    assert first.budget == FIXED + 8 * PER_IMAGE
+    serving.turn(first.ref)
+    serving.turn(second.ref)
+    assert second.ceiling == 32
+
+
+def test_what_was_sent_to_one_that_starts_counts_though_it_does_not_show_it() -> None:
+    world = World()
+    old, new = world.add(REFS[0]), world.add(REFS[1], "Waiting")
+    for _ in range(4):
+        world.turn(old.ref)
+        old.phase = {"Dark": "Waiting", "Warming": "Ready"}.get(old.phase, old.phase)
+    world.turn(new.ref, "late")
+    new.phase = "Warming"
+    world.turn(new.ref)
+    (claim,) = (one for one in world.accounts._claims("GPU-0") if one.name.endswith(new.name))
+    assert (claim.stage, claim.holds_bytes) == ("Warming", world.sent[0][3].budget_bytes)
+
+
 def test_the_other_loop_is_woken_when_it_must_give_back_and_when_it_may_take(serving: World) -> None:
     rung: list[str] = []
     for ref in REFS:
@@ -322,6 +349,7 @@ def test_nothing_is_lent_before_memory_was_given_back(serving: World) -> None:
     serving.turn(second.ref)
     serving.turn(first.ref)
     assert (first.ceiling, first.held) == (8, 32), "granted less, and a batch of 32 still has its memory"
+    serving.turn(first.ref)  # shows what it was granted, and what it holds
     serving.turn(second.ref)
     assert second.ceiling == 8
     first.turn()

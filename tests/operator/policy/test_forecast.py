@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_builders import RUNTIME, autoscaled, state, view
+from policy_builders import RUNTIME, autoscaled, state, view, with_phase
 
 from yolastic_operator.model import DemandInterval, Fleet, Fresh, Missing, Observation, PolicyState
 from yolastic_operator.policy.decide import decide
@@ -25,7 +25,15 @@ def ahead(*rates, lead=40.0):
 
 @pytest.mark.parametrize(
     "rates",
-    [(), (500,), (500,) * 6, (500, 520, 490, 505, 510, 515), (600, 500, 400, 300, 200, 100), (1000, 1000, 1000, 1000, 1000, 500)],
+    [
+        (),
+        (500,),
+        (500,) * 6,
+        (500, 520, 490, 505, 510, 515),
+        (600, 500, 400, 300, 200, 100),
+        (1000, 1000, 1000, 1000, 1000, 500),
+        (0, 0, 0.6, 1.0, 1.6, 2.2),  # where nothing came is noise as well
+    ],
 )
 def test_what_does_not_rise_is_not_forecast(rates):
     assert ahead(*rates) is None
@@ -155,6 +163,18 @@ def test_demand_is_counted_between_looks_while_workers_come_and_go():
     assert len(hours.totals) <= 26
 
 
+def test_what_a_worker_is_sent_before_it_leaves_counts():
+    policy = remember(PolicyState(), seen(worker("a", 1000), worker("b", 1000)), 0.0)
+    policy = remember(policy, seen(worker("a", 1100), worker("b", 1030, phase="Draining")), 5.0)
+    assert [one.images for one in policy.intervals] == [130]
+
+
+def test_a_total_that_falls_is_no_demand_taken_back():
+    policy = remember(PolicyState(), seen(worker("a", 1000), worker("b", 1000)), 0.0)
+    policy = remember(policy, seen(worker("a", 10), worker("b", 1100)), 5.0)
+    assert [one.images for one in policy.intervals] == [100]
+
+
 @pytest.mark.parametrize("silent", [replace(worker("b", 10), state=Missing("hangs")), worker("b", None)])
 def test_without_every_total_nothing_is_counted(silent):
     policy = remember(PolicyState(), seen(worker("a", 1000)), 0.0)
@@ -179,6 +199,10 @@ def test_the_lead_is_what_workers_needed():
     assert lead_s(seen(worker("a", 0))) == FIRST_LEAD_S + 5
     assert lead_s(seen(ready("a", 30.0, 110.0, 100.0))) == 45.0
     assert lead_s(seen(ready("a", 30.0, 99_000.0, 100.0))) == 35.0  # its container was started again
+    assert lead_s(seen(ready("a", 30.0, 90.0, 100.0))) == 35.0  # its node's clock is behind
+    assert lead_s(seen(ready("a", 900.0, 0.0, 0.0))) == 305.0  # nobody plans for longer
+    leaving = ready("b", 90.0, 0.0, 0.0)
+    assert lead_s(seen(ready("a", 30.0, 0.0, 0.0), with_phase(leaving, "Draining"))) == 35.0
     assert lead_s(seen(*(ready(name, after_s, 0.0, 0.0) for name, after_s in (("a", 20.0), ("b", 30.0), ("c", 900.0))))) == 35.0
 
 
