@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from policy_builders import RUNTIME, autoscaled, fleet, seen, spec, state, view, with_phase
 
 from yolastic_operator.model import Missing, PolicyState, Recommendation, Stale, Tiers
+from yolastic_operator.policy import leased
+from yolastic_operator.policy.accounts import Leases
 from yolastic_operator.policy.decide import decide
 
 NOW_S = 10_000.0
@@ -137,6 +139,15 @@ def test_tiers_are_held_without_figures_and_dropped_with_the_revision():
     assert (silent.state.tiers, silent.state.revision) == (Tiers(8, 32), "r1")
     renewed = decided(seen(view("w-0"), revision="r2"), spec(), granted)
     assert (renewed.state.tiers, renewed.state.revision) == (None, "r2")
+
+
+def test_what_a_shared_device_can_lend_bounds_both_tiers_and_a_drain_is_waited_for():
+    runtime = RUNTIME.model_copy(update={"shared": True})
+    given_spec = spec(drain={"timeoutSeconds": 600})
+    decision = decide(fleet([0.5]), given_spec, runtime, EMPTY, NOW_S)
+    assert decision.ceiling.tiers == Tiers(8, 32)
+    assert leased.with_leases(decision, Leases(lendable=4, text="full")).ceiling.tiers == Tiers(4, 4)
+    assert leased.wants(decision, given_spec, runtime).ends_s == 600 + leased.END_MARGIN_S
 
 
 # Invariants ---------------------------------------------------------------------------------------------------------------
