@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolastic_contract.inference import Condition, DecisionStatus, ExplanationStep, InferenceSpec, InferenceStatus
-from yolastic_contract.state import WorkerState
+from yolastic_contract.state import ModelState, WorkerState
 from yolastic_operator.act import ceilings, events, news, shrink
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.workload import build
@@ -18,10 +18,12 @@ from yolastic_operator.model import (
     Bounds,
     CeilingDecision,
     ConditionUpdate,
+    Decision,
     Fleet,
     Fresh,
     Missing,
     Observation,
+    PolicyState,
     Reading,
     Ref,
     ReplicaDecision,
@@ -30,6 +32,9 @@ from yolastic_operator.model import (
     Worker,
     WorkerPhase,
     WorkerView,
+)
+from yolastic_operator.model import (
+    Step as ExplainedStep,
 )
 from yolastic_operator.policy import explain
 
@@ -380,3 +385,62 @@ def test_which_loads_are_the_same_but_for_noise(before: tuple[int, int], now: tu
     assert news.same_load(explained(*before), explained(*now)) is same
     assert news.same_explanation(explained(*before), explained(*now)), "the words are the same"
     assert news.same_load(InferenceStatus(), explained(*now))
+
+
+NO_STATUS = InferenceStatus()
+
+
+def folded(before: InferenceStatus = NO_STATUS, now_s: float = 60.0, **facts: Any) -> InferenceStatus:
+    return folding.fold(before, folding.Facts(REF, SPEC, 1, now_s, **{"observation": seen(2, SERVING, BUSY), **facts}))
+
+
+def decided(lost_for_s: float | None = None, *steps: ExplainedStep) -> Decision:
+    size = ReplicaDecision(2, None, "MetricsUnavailable", "why", lost_for_s=lost_for_s)
+    return Decision(size, None, (), (), PolicyState(), explanation=steps)
+
+
+def test_who_is_being_removed_or_not_ready_is_not_told_as_one_that_serves_the_model() -> None:
+    model = ModelState(sha256="0" * 64, task="Detect", names=["a"], input_width=64, input_height=64, precision="FP32")
+    views = [
+        view(f"w{index}", Fresh(state(model=model)), phase, ready=ready)
+        for index, (phase, ready) in enumerate([("Ready", True), ("Ready", False), ("Terminating", True)])
+    ]  # type: ignore[arg-type]
+    now = folded(observation=seen(2, *views))
+    assert (now.replicas, now.ready_replicas, now.model.loaded_replicas) == (2, 1, 1)
+
+
+def test_what_is_told_is_bounded_whoever_says_it() -> None:
+    long = "x" * 5000
+    now = folded(
+        decision=decided(None, *(ExplainedStep("Load", long) for _ in range(40))),
+        conditions=[ConditionUpdate("Ready", "False", "R" * 100, long)],
+        changes=[change(f"2026-01-01T00:00:0{number}Z", number, number + 1) for number in range(9)],
+    )
+    assert (len(now.conditions[0].reason), len(now.conditions[0].message)) == (64, 1024)
+    assert (len(now.autoscaling.explanation), len(now.autoscaling.explanation[0].text)) == (16, 512)
+    assert [one.from_ for one in now.autoscaling.decisions] == [8, 7, 6, 5, 4], "the newest first"
+
+
+def test_the_begin_of_an_outage_is_told_once() -> None:
+    first = folded(decision=decided(10.0), now_s=100.0)
+    later = folded(first, decision=decided(15.9), now_s=105.0)
+    assert first.autoscaling.metrics_lost_time == later.autoscaling.metrics_lost_time == "1970-01-01T00:01:30Z"
+    assert folded(later, decision=decided(), now_s=110.0).autoscaling.metrics_lost_time is None
+
+
+def test_the_address_stays_when_a_turn_could_not_ask_for_it() -> None:
+    assert folded(folded(url="http://weld"), url=None).url == "http://weld"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [(10, 12, True), (10, 13, False), (100, 110, True), (100, 111, False), (0, 1, False), (1, 0, False)],
+)
+def test_which_bounds_count_as_the_same(before: int, after: int, same: bool) -> None:
+    """0: not even one image fits, and that is never noise."""
+    assert folding._is_same_bound(before, after) == same
+
+
+@pytest.mark.parametrize(("mebibytes", "told"), [(100, "100Mi"), (105, "100Mi"), (95, "100Mi"), (106, "106Mi"), (None, None)])
+def test_a_size_keeps_its_words_while_it_moves_within_noise(mebibytes: int | None, told: str | None) -> None:
+    assert folding._steady_bytes("100Mi", None if mebibytes is None else mebibytes << 20) == told
