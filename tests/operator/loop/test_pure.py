@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from yolastic_contract.inference import Condition, DecisionStatus, ExplanationStep, InferenceSpec, InferenceStatus
 from yolastic_contract.state import ModelState, WorkerState
-from yolastic_operator.act import ceilings, events, news, shrink
+from yolastic_operator.act import ceilings, changes, events, news, shrink
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.workload import build
 from yolastic_operator.cluster.fake import FakeCluster
+from yolastic_operator.loop import _first_size
 from yolastic_operator.model import (
     Bounds,
     CeilingDecision,
@@ -22,11 +23,13 @@ from yolastic_operator.model import (
     Fleet,
     Fresh,
     Missing,
+    Mode,
     Observation,
     PolicyState,
     Reading,
     Ref,
     ReplicaDecision,
+    ScaleEvent,
     Stale,
     Tiers,
     Worker,
@@ -75,6 +78,8 @@ EMPTY = view("w1", Fresh(state("Draining")), ready=False)
 DRAINING = view("w2", Fresh(state("Draining", inflight=4)), ready=False)
 SILENT = view("w2", Missing("no answer"))
 STARTING = view("w2", Missing("connection refused"), "Starting", ready=False)
+FAILED = view("w2", Missing("the worker is Failed"), "Failed", ready=False)
+NOWHERE = replace(STARTING, worker=replace(STARTING.worker, address=None))
 PENDING = view("w2", Missing("the worker is Pending"), "Pending", ready=False)
 OLD_STATE = view("w1", Stale(state("Draining"), 9.0), ready=False)
 THIRD = view("w3", Fresh(state(inflight=1)))
@@ -97,6 +102,8 @@ STEPS: dict[str, tuple[Observation, int, tuple[str, ...], dict[str, float], Step
     "silence is waited for": (seen(2, SERVING, SILENT), 1, ("w2",), {"w2": 99.0}, (("w2",), None, (), ("w2",))),
     "who never served goes at once": (seen(2, SERVING, STARTING), 1, ("w2",), {}, ((), 1, ("w2",), ())),
     "who has no place goes at once": (seen(2, SERVING, PENDING), 1, ("w2",), {}, ((), 1, ("w2",), ())),
+    "who has failed meanwhile goes": (seen(2, SERVING, FAILED), 1, ("w2",), {"w2": 99.0}, ((), 1, ("w2",), ())),
+    "who nobody can reach yet goes": (seen(2, SERVING, NOWHERE), 1, ("w2",), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "one of two is done": (seen(2, EMPTY, DRAINING), 0, ("w1", "w2"), {"w1": 99.0, "w2": 99.0}, ((), 1, ("w1",), ("w2",))),
     "load is back: let go first": (seen(2, SERVING, DRAINING), 2, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "much load is back: let go first": (seen(2, SERVING, DRAINING), 5, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
@@ -297,6 +304,11 @@ def change(time: str, start: int, end: int, **other: Any) -> DecisionStatus:
     return DecisionStatus.model_validate({"time": time, "from": start, "to": end, "reason": "R", "message": "why", **other})
 
 
+def test_of_two_decisions_that_read_the_same_the_second_is_told_as_well() -> None:
+    once = change("2026-01-01T00:00:00Z", 1, 2)
+    assert len(events.between(status_with(decisions=(once,)), status_with(decisions=(once, once)))) == 1
+
+
 def test_each_new_decision_is_told_once_oldest_first() -> None:
     first = change("2026-01-01T00:00:00Z", 1, 2)
     second = change("2026-01-01T00:00:05Z", 2, 2, batchFrom=8, batchTo=16)
@@ -444,3 +456,57 @@ def test_which_bounds_count_as_the_same(before: int, after: int, same: bool) -> 
 @pytest.mark.parametrize(("mebibytes", "told"), [(100, "100Mi"), (105, "100Mi"), (95, "100Mi"), (106, "106Mi"), (None, None)])
 def test_a_size_keeps_its_words_while_it_moves_within_noise(mebibytes: int | None, told: str | None) -> None:
     assert folding._steady_bytes("100Mi", None if mebibytes is None else mebibytes << 20) == told
+
+
+def test_which_changes_of_size_a_restart_goes_on_from() -> None:
+    """Oldest first; advice moved nothing, nor did another ceiling; one of a time to come is of a clock that was set since."""
+    told = (
+        change("1970-01-01T00:02:00Z", 4, 3),
+        change("1970-01-01T00:01:00Z", 4, 9, advice=True),
+        change("1970-01-01T00:00:55Z", 4, 4, batchFrom=8, batchTo=16),
+        change("1970-01-01T00:00:50Z", 2, 4),
+    )
+    events = changes.scale_events(status_with(decisions=told), now_s=1000.0, wall_s=60.0)
+    assert events == (ScaleEvent(990.0, 2), ScaleEvent(1000.0, -1))
+
+
+def test_another_recommendation_alone_is_not_worth_a_write() -> None:
+    def recommending(size: int) -> InferenceStatus:
+        return folded(decision=replace(decided(), replicas=replace(decided().replicas, recommended=size)))
+
+    assert news.same_but_for_numbers(recommending(2), recommending(3))
+
+
+def test_advice_is_told_again_after_it_was_acted_on_and_paused_tells_nothing_new() -> None:
+    news_of = changes.Changes(NO_STATUS)
+
+    def told(mode: Mode, ceiling: int, advised: int | None, now_s: float) -> list[tuple[int, int | None, bool | None]]:
+        turn = replace(decided(), ceiling=decision(1, ceiling), mode=mode)
+        turn = replace(turn, replicas=replace(turn.replicas, advised=advised))
+        return [(one.to, one.batch_to, one.advice) for one in news_of.of(turn, 2, moved=None, now_s=now_s, wall_s=now_s)]
+
+    assert told("Advisory", 32, 4, 0.0) == [(2, 32, True), (4, None, True)]
+    assert told("Advisory", 32, 4, 100.0) == []
+    assert told("Active", 8, None, 200.0) == [(2, 8, None)]
+    assert told("Advisory", 32, 4, 300.0) == [(2, 32, True), (4, None, True)]
+    assert told("Paused", 4, None, 400.0) == []
+    assert told("Active", 4, None, 500.0) == [], "it was taken note of"
+    wordy = replace(decided().replicas, reason="R" * 100, message="x" * 5000)
+    (moved,) = news_of.of(replace(decided(), replicas=wordy), 2, moved=(2, 3), now_s=600.0, wall_s=600.0)
+    assert (moved.from_, moved.to, len(moved.reason), len(moved.message)) == (2, 3, 64, 512)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted_last", "first"),
+    [
+        ({}, 5, 1),
+        ({"replicas": 3}, 5, 3),
+        ({"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}, 0, 2),
+        ({"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}, 5, 5),
+        ({"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}, 9, 6),
+    ],
+)
+def test_with_which_size_a_fleet_is_made(fields: dict[str, Any], wanted_last: int, first: int) -> None:
+    """What was wanted last when somebody deleted it: made smaller, it would drop load until it had grown again."""
+    spec = InferenceSpec.model_validate({"model": {"uri": "file:///m.onnx", "sha256": "0" * 64}, **fields})
+    assert _first_size(spec, InferenceStatus(desired_replicas=wanted_last)) == first
