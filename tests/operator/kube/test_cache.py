@@ -116,11 +116,13 @@ def test_the_watch_goes_on_from_the_list(cache: FleetCache) -> None:
 def test_older_news_change_nothing(cache: FleetCache) -> None:
     filled(cache)
     cache.put("deployment", deployment(9, 3))
-    cache.put("pod", pod("a", 3, "Failed"))
+    older = pod("a", 3)
+    older["metadata"]["deletionTimestamp"] = "2026-11-22T10:00:01Z"
+    cache.put("pod", older)
     fleet = cache.fleet(REF)
     assert fleet is not None
     assert fleet.replicas == 2
-    assert {worker.phase for worker in fleet.workers} == {"Pending"}
+    assert [worker.phase for worker in fleet.workers] == ["Pending", "Pending"]
 
 
 def test_a_copy_of_the_deployment_with_all_its_labels_is_nobodys(cache: FleetCache) -> None:
@@ -156,6 +158,9 @@ def test_an_order_is_known_before_the_watch_tells(cache: FleetCache) -> None:
     fleet = cache.fleet(REF)
     assert fleet is not None
     assert fleet.replicas == 4
+    cache.put("deployment", deployment(3, 25))
+    cache.scaled(REF, 4, version=20)
+    assert (cache.fleet(REF) or Fleet(None)).replicas == 3, "the watch knew better before the answer came"
 
 
 def test_pods_that_are_over_hide_behind_live_ones(cache: FleetCache) -> None:

@@ -152,3 +152,7 @@ def test_a_leaked_token_is_worth_nothing_in_the_end(under_way: bool) -> None:
     world.wait(KUBELET_S)
     assert leaked not in world.file
     assert world.file == read(world.live).tokens == world.known[:1]
+
+
+def test_few_tokens_are_remembered_the_latest_first() -> None:
+    assert remembered(("d", "e"), ("a", "d", "b", "c", "x")) == ("d", "e", "a", "b")

@@ -85,3 +85,5 @@ def test_of_workers_that_are_gone_nothing_is_kept() -> None:
         doubts.asked(REF, killed)
         doubts.due(REF, Fleet(1, (killed,), "r"))
     assert doubts._unheard[REF] == {"weld-2"}
+    doubts.forget(REF)
+    assert (doubts._unheard, doubts._waits) == ({}, {})

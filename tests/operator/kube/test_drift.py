@@ -96,6 +96,14 @@ def test_who_changes_it_again_and_again_is_answered_ever_more_rarely_and_calm_en
         now_s += FIRST_S
 
 
+def test_news_that_come_late_do_not_hide_an_edit() -> None:
+    drift = Drift(lambda: 0.0)
+    drift.applied("Service", child(10))
+    drift.seen("Service", child(12, spec__selector={"app": "mine"}), gone=False)
+    assert drift.seen("Service", child(10), gone=False) == KEY
+    assert drift.due(KEY)
+
+
 def test_a_repair_that_nobody_needed_makes_nobody_wait() -> None:
     drift = Drift(lambda: 0.0)
     drift.applied("Service", child(1))

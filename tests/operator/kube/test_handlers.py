@@ -166,7 +166,57 @@ def test_the_status_is_kept_until_it_was_read_and_who_owns_a_field_never() -> No
     deps.bells["plant", "weld"] = bell
     assert "status" in seen()  # and may not act yet, or has not begun
     bell.generation = 1
+    bell.rung.clear()
     assert "status" not in seen()
+    assert not bell.rung.is_set(), "a status that was written is no news"
+    bell.generation = 2
+    seen()
+    assert bell.rung.is_set(), "another spec is"
+
+
+def test_an_object_that_is_gone_is_marked_even_where_nothing_held_it() -> None:
+    """kopf ends a daemon by the mark alone."""
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, deps_with(RecordedLoop()))
+    (watch,) = (handler for handler in registry._watching.get_all_handlers() if handler.id == "inference")
+    for mark, expected in (({}, "t0"), ({"deletionTimestamp": "t1"}, "t1")):
+        one = {"metadata": {"name": "weld", "namespace": "plant", "creationTimestamp": "t0", **mark}}
+        asyncio.run(watch.fn(event={"type": "DELETED", "object": one}))  # type: ignore[arg-type]
+        assert one["metadata"]["deletionTimestamp"] == expected
+
+
+def test_another_spec_of_a_runtime_wakes_and_nothing_else_of_it() -> None:
+    deps = deps_with(RecordedLoop())
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, deps)
+    (watch,) = (handler for handler in registry._watching.get_all_handlers() if handler.id == "runtime")
+    bell = deps.bells["plant", "weld"] = Bell()
+
+    def wakes(kind: str, image: str, **metadata: Any) -> bool:
+        bell.rung.clear()
+        one = {"metadata": {"name": "fast", **metadata}, "spec": {"image": image}}
+        asyncio.run(watch.fn(event={"type": kind, "object": one}))  # type: ignore[arg-type]
+        return bell.rung.is_set()
+
+    told = [("ADDED", "worker:1"), ("MODIFIED", "worker:1"), ("MODIFIED", "worker:2"), ("DELETED", "worker:2")]
+    assert [wakes(*one, resourceVersion=str(version)) for version, one in enumerate(told)] == [True, False, True, True]
+    assert deps.runtimes == {}
+
+
+def test_the_least_pause_is_part_of_the_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop, waited, timeout = RecordedLoop(pause_s=0.05), list[float](), asyncio.timeout
+    monkeypatch.setattr(handlers, "MIN_PAUSE_S", 0.02)
+    monkeypatch.setattr(handlers.asyncio, "timeout", lambda delay_s: waited.append(delay_s) or timeout(delay_s))
+
+    async def scenario() -> None:
+        task = asyncio.create_task(handlers._tend(REF, body(GOOD), deps_with(loop)))
+        for _ in range(2):
+            await asyncio.wait_for(loop.turns.get(), 5)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+    assert waited[0] == pytest.approx(0.03)
 
 
 def test_an_unforeseen_error_costs_one_turn() -> None:

@@ -610,6 +610,26 @@ def test_a_change_that_cannot_be_applied_is_told_though_the_old_serves(world: An
     assert it.condition("Ready")["status"] == "True"
 
 
+def test_a_repair_that_fails_while_nobody_serves_is_told(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.cluster.faults["ensure"] = ClusterError("apply Deployment: 422 affinity: invalid")
+    for worker in it.cluster.workers.values():
+        worker.starts_s = math.inf
+    it.run(300)
+    assert it.condition("Ready")["reason"] == "ApplyFailed"
+
+
+def test_ages_alone_are_written_where_somebody_asked_for_that(world: Any) -> None:
+    it = world(replicas=1)
+    it.settings = replace(it.settings, status_every_s=5.0, ages_every_s=20.0)
+    it.restart()
+    it.run(60)
+    before = len(it.cluster.statuses)
+    it.run(100)
+    assert 3 <= len(it.cluster.statuses) - before <= 6
+
+
 def test_a_moment_of_silence_is_not_written(world: Any) -> None:
     it = world(replicas=2)
     it.run(60)

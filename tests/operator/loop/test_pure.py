@@ -9,27 +9,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolastic_contract.inference import Condition, DecisionStatus, ExplanationStep, InferenceSpec, InferenceStatus
-from yolastic_contract.state import WorkerState
-from yolastic_operator.act import ceilings, events, news, shrink
+from yolastic_contract.state import ModelState, WorkerState
+from yolastic_operator.act import ceilings, changes, events, news, shrink
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.workload import build
 from yolastic_operator.cluster.fake import FakeCluster
+from yolastic_operator.loop import _first_size
 from yolastic_operator.model import (
     Bounds,
     CeilingDecision,
     ConditionUpdate,
+    Decision,
     Fleet,
     Fresh,
     Missing,
+    Mode,
     Observation,
+    PolicyState,
     Reading,
     Ref,
     ReplicaDecision,
+    ScaleEvent,
     Stale,
     Tiers,
     Worker,
     WorkerPhase,
     WorkerView,
+)
+from yolastic_operator.model import (
+    Step as ExplainedStep,
 )
 from yolastic_operator.policy import explain
 
@@ -70,9 +78,14 @@ EMPTY = view("w1", Fresh(state("Draining")), ready=False)
 DRAINING = view("w2", Fresh(state("Draining", inflight=4)), ready=False)
 SILENT = view("w2", Missing("no answer"))
 STARTING = view("w2", Missing("connection refused"), "Starting", ready=False)
+FAILED = view("w2", Missing("the worker is Failed"), "Failed", ready=False)
+NOWHERE = replace(STARTING, worker=replace(STARTING.worker, address=None))
 PENDING = view("w2", Missing("the worker is Pending"), "Pending", ready=False)
 OLD_STATE = view("w1", Stale(state("Draining"), 9.0), ready=False)
 THIRD = view("w3", Fresh(state(inflight=1)))
+FOURTH = view("w4", Fresh(state(inflight=1)))
+UNREADY = view("w2", Fresh(state()), ready=False)
+UNREADY_AND_BUSY = view("w2", Fresh(state(inflight=4)), ready=False)
 Step = tuple[tuple[str, ...], int | None, tuple[str, ...], tuple[str, ...]]
 """drain, order, victims, waiting"""
 NOTHING: Step = ((), None, (), ())
@@ -89,11 +102,22 @@ STEPS: dict[str, tuple[Observation, int, tuple[str, ...], dict[str, float], Step
     "silence is waited for": (seen(2, SERVING, SILENT), 1, ("w2",), {"w2": 99.0}, (("w2",), None, (), ("w2",))),
     "who never served goes at once": (seen(2, SERVING, STARTING), 1, ("w2",), {}, ((), 1, ("w2",), ())),
     "who has no place goes at once": (seen(2, SERVING, PENDING), 1, ("w2",), {}, ((), 1, ("w2",), ())),
+    "who has failed meanwhile goes": (seen(2, SERVING, FAILED), 1, ("w2",), {"w2": 99.0}, ((), 1, ("w2",), ())),
+    "who nobody can reach yet goes": (seen(2, SERVING, NOWHERE), 1, ("w2",), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "one of two is done": (seen(2, EMPTY, DRAINING), 0, ("w1", "w2"), {"w1": 99.0, "w2": 99.0}, ((), 1, ("w1",), ("w2",))),
     "load is back: let go first": (seen(2, SERVING, DRAINING), 2, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "much load is back: let go first": (seen(2, SERVING, DRAINING), 5, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "load is back, and who never heard stays": (seen(2, SERVING, BUSY), 2, (), {"w2": 60.0}, NOTHING),
     "load is back for one of two": (seen(3, SERVING, BUSY, THIRD), 2, (), {"w2": 60.0, "w3": 60.0}, ((), 2, ("w3",), ())),
+    "load is back, and who gets none of it goes": (seen(2, SERVING, UNREADY), 2, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
+    "who serves nobody goes at once": (seen(2, SERVING, UNREADY), 1, ("w2",), {}, ((), 1, ("w2",), ())),
+    "images in flight are waited for where no more come": (
+        seen(2, SERVING, UNREADY_AND_BUSY), 1, ("w2",), {}, (("w2",), None, (), ("w2",)),
+    ),
+    "a further one goes, and nobody is let off": (
+        seen(4, SERVING, BUSY, THIRD, FOURTH), 1, ("w2", "w3", "w4"), {"w2": 60.0, "w3": 60.0},
+        (("w4",), 2, ("w2", "w3"), ("w4",)),
+    ),
     "more load is back": (seen(2, SERVING, BUSY), 4, (), {"w2": 60.0}, ((), 4, (), ())),
     "who never heard and is silent goes": (seen(2, SERVING, SILENT), 2, (), {"w2": 60.0}, ((), 1, ("w2",), ())),
     "who has gone is forgotten": (seen(1, SERVING), 1, (), {"w9": 50.0}, NOTHING),
@@ -102,7 +126,7 @@ STEPS: dict[str, tuple[Observation, int, tuple[str, ...], dict[str, float], Step
     "nobody was made": (seen(2), 0, (), {}, ((), 0, (), ())),
     "load is back, and one was never made": (seen(3, SERVING, DRAINING), 3, (), {"w2": 99.0}, ((), 1, ("w2",), ())),
     "victims nobody knows are none": (seen(2, SERVING, BUSY), 1, ("w9",), {}, NOTHING),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("observation", "desired", "victims", "leaving", "expected"), STEPS.values(), ids=STEPS)
@@ -137,6 +161,8 @@ def test_who_was_silent_whenever_it_was_asked_to_drain_gets_its_time_once_it_is_
 
     asked = step(seen(2, SERVING, SILENT), {}, (), 0.0)
     assert (asked.drain, asked.order, asked.deaf) == (("w2",), None, {"w2"})
+    asked = step(seen(2, SERVING, SILENT), asked.leaving, asked.deaf, 5.0)
+    assert (asked.drain, asked.order, asked.deaf) == (("w2",), None, {"w2"})
     heard = step(seen(2, SERVING, BUSY), asked.leaving, asked.deaf, 100.0)
     assert (heard.drain, heard.order, heard.deaf) == (("w2",), None, frozenset())
     late = step(seen(2, SERVING, BUSY), heard.leaving, heard.deaf, 130.0)
@@ -156,7 +182,7 @@ def test_an_unbidden_drain_is_taken_over_after_a_while() -> None:
     observation = seen(2, SERVING, DRAINING)
     noticed = shrink.unbidden(observation, {}, {}, 100.0)
     assert noticed == {"w2": 100.0}
-    for now_s, order in ((105.0, None), (111.0, 1)):
+    for now_s, order in ((109.9, None), (110.0, 1)):
         noticed = shrink.unbidden(observation, {}, noticed, now_s)
         step = shrink.plan(observation, desired=2, victims=(), leaving={}, seen=noticed, now_s=now_s, timeout_s=30.0)
         assert step.order == order
@@ -278,6 +304,11 @@ def change(time: str, start: int, end: int, **other: Any) -> DecisionStatus:
     return DecisionStatus.model_validate({"time": time, "from": start, "to": end, "reason": "R", "message": "why", **other})
 
 
+def test_of_two_decisions_that_read_the_same_the_second_is_told_as_well() -> None:
+    once = change("2026-01-01T00:00:00Z", 1, 2)
+    assert len(events.between(status_with(decisions=(once,)), status_with(decisions=(once, once)))) == 1
+
+
 def test_each_new_decision_is_told_once_oldest_first() -> None:
     first = change("2026-01-01T00:00:00Z", 1, 2)
     second = change("2026-01-01T00:00:05Z", 2, 2, batchFrom=8, batchTo=16)
@@ -366,3 +397,116 @@ def test_which_loads_are_the_same_but_for_noise(before: tuple[int, int], now: tu
     assert news.same_load(explained(*before), explained(*now)) is same
     assert news.same_explanation(explained(*before), explained(*now)), "the words are the same"
     assert news.same_load(InferenceStatus(), explained(*now))
+
+
+NO_STATUS = InferenceStatus()
+
+
+def folded(before: InferenceStatus = NO_STATUS, now_s: float = 60.0, **facts: Any) -> InferenceStatus:
+    return folding.fold(before, folding.Facts(REF, SPEC, 1, now_s, **{"observation": seen(2, SERVING, BUSY), **facts}))
+
+
+def decided(lost_for_s: float | None = None, *steps: ExplainedStep) -> Decision:
+    size = ReplicaDecision(2, None, "MetricsUnavailable", "why", lost_for_s=lost_for_s)
+    return Decision(size, None, (), (), PolicyState(), explanation=steps)
+
+
+def test_who_is_being_removed_or_not_ready_is_not_told_as_one_that_serves_the_model() -> None:
+    model = ModelState(sha256="0" * 64, task="Detect", names=["a"], input_width=64, input_height=64, precision="FP32")
+    views = [
+        view(f"w{index}", Fresh(state(model=model)), phase, ready=ready)
+        for index, (phase, ready) in enumerate([("Ready", True), ("Ready", False), ("Terminating", True)])
+    ]  # type: ignore[arg-type]
+    now = folded(observation=seen(2, *views))
+    assert (now.replicas, now.ready_replicas, now.model.loaded_replicas) == (2, 1, 1)
+
+
+def test_what_is_told_is_bounded_whoever_says_it() -> None:
+    long = "x" * 5000
+    now = folded(
+        decision=decided(None, *(ExplainedStep("Load", long) for _ in range(40))),
+        conditions=[ConditionUpdate("Ready", "False", "R" * 100, long)],
+        changes=[change(f"2026-01-01T00:00:0{number}Z", number, number + 1) for number in range(9)],
+    )
+    assert (len(now.conditions[0].reason), len(now.conditions[0].message)) == (64, 1024)
+    assert (len(now.autoscaling.explanation), len(now.autoscaling.explanation[0].text)) == (16, 512)
+    assert [one.from_ for one in now.autoscaling.decisions] == [8, 7, 6, 5, 4], "the newest first"
+
+
+def test_the_begin_of_an_outage_is_told_once() -> None:
+    first = folded(decision=decided(10.0), now_s=100.0)
+    later = folded(first, decision=decided(15.9), now_s=105.0)
+    assert first.autoscaling.metrics_lost_time == later.autoscaling.metrics_lost_time == "1970-01-01T00:01:30Z"
+    assert folded(later, decision=decided(), now_s=110.0).autoscaling.metrics_lost_time is None
+
+
+def test_the_address_stays_when_a_turn_could_not_ask_for_it() -> None:
+    assert folded(folded(url="http://weld"), url=None).url == "http://weld"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [(10, 12, True), (10, 13, False), (100, 110, True), (100, 111, False), (0, 1, False), (1, 0, False)],
+)
+def test_which_bounds_count_as_the_same(before: int, after: int, same: bool) -> None:
+    """0: not even one image fits, and that is never noise."""
+    assert folding._is_same_bound(before, after) == same
+
+
+@pytest.mark.parametrize(("mebibytes", "told"), [(100, "100Mi"), (105, "100Mi"), (95, "100Mi"), (106, "106Mi"), (None, None)])
+def test_a_size_keeps_its_words_while_it_moves_within_noise(mebibytes: int | None, told: str | None) -> None:
+    assert folding._steady_bytes("100Mi", None if mebibytes is None else mebibytes << 20) == told
+
+
+def test_which_changes_of_size_a_restart_goes_on_from() -> None:
+    """Oldest first; advice moved nothing, nor did another ceiling; one of a time to come is of a clock that was set since."""
+    told = (
+        change("1970-01-01T00:02:00Z", 4, 3),
+        change("1970-01-01T00:01:00Z", 4, 9, advice=True),
+        change("1970-01-01T00:00:55Z", 4, 4, batchFrom=8, batchTo=16),
+        change("1970-01-01T00:00:50Z", 2, 4),
+    )
+    events = changes.scale_events(status_with(decisions=told), now_s=1000.0, wall_s=60.0)
+    assert events == (ScaleEvent(990.0, 2), ScaleEvent(1000.0, -1))
+
+
+def test_another_recommendation_alone_is_not_worth_a_write() -> None:
+    def recommending(size: int) -> InferenceStatus:
+        return folded(decision=replace(decided(), replicas=replace(decided().replicas, recommended=size)))
+
+    assert news.same_but_for_numbers(recommending(2), recommending(3))
+
+
+def test_advice_is_told_again_after_it_was_acted_on_and_paused_tells_nothing_new() -> None:
+    news_of = changes.Changes(NO_STATUS)
+
+    def told(mode: Mode, ceiling: int, advised: int | None, now_s: float) -> list[tuple[int, int | None, bool | None]]:
+        turn = replace(decided(), ceiling=decision(1, ceiling), mode=mode)
+        turn = replace(turn, replicas=replace(turn.replicas, advised=advised))
+        return [(one.to, one.batch_to, one.advice) for one in news_of.of(turn, 2, moved=None, now_s=now_s, wall_s=now_s)]
+
+    assert told("Advisory", 32, 4, 0.0) == [(2, 32, True), (4, None, True)]
+    assert told("Advisory", 32, 4, 100.0) == []
+    assert told("Active", 8, None, 200.0) == [(2, 8, None)]
+    assert told("Advisory", 32, 4, 300.0) == [(2, 32, True), (4, None, True)]
+    assert told("Paused", 4, None, 400.0) == []
+    assert told("Active", 4, None, 500.0) == [], "it was taken note of"
+    wordy = replace(decided().replicas, reason="R" * 100, message="x" * 5000)
+    (moved,) = news_of.of(replace(decided(), replicas=wordy), 2, moved=(2, 3), now_s=600.0, wall_s=600.0)
+    assert (moved.from_, moved.to, len(moved.reason), len(moved.message)) == (2, 3, 64, 512)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted_last", "first"),
+    [
+        ({}, 5, 1),
+        ({"replicas": 3}, 5, 3),
+        ({"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}, 0, 2),
+        ({"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}, 5, 5),
+        ({"autoscaling": {"minReplicas": 2, "maxReplicas": 6}}, 9, 6),
+    ],
+)
+def test_with_which_size_a_fleet_is_made(fields: dict[str, Any], wanted_last: int, first: int) -> None:
+    """What was wanted last when somebody deleted it: made smaller, it would drop load until it had grown again."""
+    spec = InferenceSpec.model_validate({"model": {"uri": "file:///m.onnx", "sha256": "0" * 64}, **fields})
+    assert _first_size(spec, InferenceStatus(desired_replicas=wanted_last)) == first

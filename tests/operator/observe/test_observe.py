@@ -77,6 +77,28 @@ def test_a_worker_that_falls_silent_turns_stale_and_then_missing() -> None:
     assert missing == Missing("the way to it is broken")
 
 
+@pytest.mark.parametrize("change", [{"phase": "Terminating"}, {"phase": "Failed"}, {"phase": "Pending"}, {"address": None}])
+def test_who_cannot_answer_is_not_asked(change: Any) -> None:
+    async def scenario() -> Reading[WorkerState]:
+        made = await world(1)
+        fleet = await made.cluster.fleet(REF)
+        told = await made.observer.observe(replace(fleet, workers=(replace(fleet.workers[0], **change),)))
+        return told.workers[0].state
+
+    assert asyncio.run(scenario()) == Missing(f"the worker is {change.get('phase', 'Ready')}")
+
+
+def test_of_workers_that_are_gone_nothing_is_kept() -> None:
+    async def scenario() -> World:
+        made = await world(2)
+        await made.look()
+        fleet = await made.cluster.fleet(REF)
+        await made.observer.observe(replace(fleet, workers=fleet.workers[1:]))
+        return made
+
+    assert list(asyncio.run(scenario()).observer._seen) == ["worker-2"]
+
+
 MODEL = {"sha256": "0" * 64, "task": "Detect", "names": ["a"], "input_width": 64, "input_height": 64, "precision": "FP32"}
 IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "held": ({"memory": {"held_images": -1}}, "memory.held_images is negative (-1)"),
@@ -94,6 +116,19 @@ IMPOSSIBLE: dict[str, tuple[dict[str, Any], str]] = {
     "negative speed": ({"speed": {"fixed": -0.1, "per_image": 0.1}}, "speed.fixed is negative (-0.1)"),
     "endless plan": ({"memory": {"plan": {"fixed": math.inf, "per_image": 1}}}, "memory.plan.fixed is not a finite number"),
     "NaN memory": ({"memory": {"fit": {"fixed": 1.0, "per_image": math.nan}}}, "memory.fit.per_image is not a finite number"),
+    "less than no scatter": (
+        {"memory": {"fit": {"fixed": 1.0, "per_image": 1.0, "residual": -1e12}}},
+        "memory.fit.residual is negative (-1e+12)",
+    ),
+    "endless memory": ({"memory": {"fit": {"fixed": 1.0, "per_image": 1e308}}}, "memory.fit.per_image is impossible (1e+308)"),
+    "endless device": ({"memory": {"device_bytes": 2**64}}, "memory.device_bytes is impossible (1.84467e+19)"),
+    "endless budget": ({"ceiling": {"budget_bytes": 2**64}}, "ceiling.budget_bytes is impossible (1.84467e+19)"),
+    "ready before its start": ({"ready_after_s": -5.0}, "ready_after_s is negative (-5)"),
+    "negative refusals": ({"load": {"refused_per_s": -1.0}}, "load.refused_per_s is negative (-1)"),
+    "negative capacity": ({"load": {"capacity_per_s": -1.0}}, "load.capacity_per_s is negative (-1)"),
+    "no capacity to speak of": ({"load": {"capacity_per_s": 5e-324}}, "load.capacity_per_s is impossible (4.94066e-324)"),
+    "negative demand": ({"load": {"demand_images": -1}}, "load.demand_images is negative (-1)"),
+    "negative peak": ({"memory": {"observed_peak_bytes": -1}}, "memory.observed_peak_bytes is negative (-1)"),
     "negative limit": ({"memory": {"limit_bytes": -5}}, "memory.limit_bytes is negative (-5)"),
     "base above ceiling": ({"ceiling": {"base": 8, "ceiling": 4}}, "ceiling.base 8 and ceiling.ceiling 4 do not go together"),
     "ceiling of nothing": ({"ceiling": {"base": 0, "ceiling": 0}}, "ceiling.base 0 and ceiling.ceiling 0 do not go together"),
@@ -147,8 +182,11 @@ CHOICES: dict[str, tuple[Reading[float] | None, Make, Reading[float], str]] = {
     "stale Prometheus, silent worker": (Stale(0.5, 90), lambda _: Missing("silent"), Stale(0.5, 90), "Prometheus"),
     "fresh Prometheus, silent worker": (Fresh(0.5, 9), lambda _: Missing("silent"), Fresh(0.5, 9), "Prometheus"),
     "both stale": (Stale(0.5, 90), lambda state: Stale(state, 30), Stale(0.25, 30), "Workers"),
+    "leaves by its own word": (
+        None, lambda state: Fresh(changed(state, {"phase": "Draining"})), Missing("the worker is Draining"), "Workers",
+    ),
     "nothing": (None, lambda _: Missing("silent"), Missing("silent"), "Workers"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("scraped", "make", "expected", "source"), CHOICES.values(), ids=CHOICES)

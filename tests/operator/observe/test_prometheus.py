@@ -87,6 +87,15 @@ def test_a_fault_is_missing_with_its_reason(status: int, body: str, reason: str)
     assert asyncio.run(ask(handler)) == LoadRatios({}, Missing(f"Prometheus: {reason}"))
 
 
+def test_nobody_is_followed_to_another_place() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        if request.query.get("again"):
+            return web.Response(text=vector(("weld-1", "0.5")))
+        raise web.HTTPFound(f"{request.path}?query=x&again=1")
+
+    assert asyncio.run(ask(handler)).newest == Missing("Prometheus: status 302 and an answer that is no JSON")
+
+
 def test_a_prometheus_that_hangs_is_missing_after_its_time() -> None:
     async def handler(request: web.Request) -> web.Response:
         await asyncio.sleep(30)
@@ -139,8 +148,9 @@ def test_of_two_series_of_a_pod_the_newer_counts() -> None:
 def test_a_value_without_a_time_does_not_count() -> None:
     values = parse_vector(200, vector(("weld-1", "0.5")).encode())
     assert fold(values, [], 60) == LoadRatios({}, Missing("Prometheus: no series"))
-    times = parse_vector(200, vector(("weld-1", "NaN")).encode())
-    assert fold(values, times, 60) == LoadRatios({}, Missing("Prometheus: no series"))
+    for none in ("NaN", "1001"):
+        times = parse_vector(200, vector(("weld-1", none)).encode())
+        assert fold(values, times, 60) == LoadRatios({}, Missing("Prometheus: no series"))
 
 
 def answer(evaluated_s: float, values_s: float | None = None) -> LoadRatios:

@@ -14,7 +14,7 @@ from policy_builders import seen, state, view
 
 from yolastic_contract.names import buckets_up_to
 from yolastic_contract.state import CeilingGrant, CeilingState, Fit, WorkerState
-from yolastic_operator.model import Missing, Observation, Ref, Tiers, WorkerView
+from yolastic_operator.model import Bounds, Missing, Observation, Ref, Tiers, WorkerView
 from yolastic_operator.policy import ledger
 from yolastic_operator.policy.account import FORGOTTEN_S, Wants
 from yolastic_operator.policy.accounts import STRAYS_S, Accounts, Leases
@@ -292,6 +292,115 @@ def test_a_burst_moves_on_in_a_bounded_number_of_turns(serving: World) -> None:
     assert ceilings(serving) == [8, 32, 8]
 
 
+def test_who_has_not_given_back_what_it_should_is_told_again(serving: World) -> None:
+    first = serving.workers["a-1"]
+    assert not serving.turn(first.ref).grants
+    first.held = 32
+    assert list(serving.turn(first.ref).grants) == [first.name]
+    first.turn()
+    assert first.held == 0
+    assert not serving.turn(first.ref).grants
+
+
+def test_who_leaves_is_lent_nothing(serving: World) -> None:
+    first = serving.workers["a-1"]
+    first.phase, first.backlog = "Draining", True
+    serving.turn(first.ref)
+    assert first.ceiling == 8
+
+
+def test_while_nothing_is_decided_what_was_decided_before_stands(serving: World) -> None:
+    first = serving.workers["a-1"]
+    first.wanted, first.backlog = 16, True
+    serving.turn(first.ref)
+    assert first.ceiling == 16
+    decided = replace(WANTS, bounds=Bounds(spec=MOST))
+    (grant,) = serving.accounts.turn(first.ref, serving.observation(first.ref), decided, serving.now_s, 2000.0).grants.values()
+    assert grant.ceiling == 32
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (replace(WANTS, headroom_percent=20), WANTS),
+        (replace(WANTS, device_bytes=DEVICE * 9 // 10), WANTS),
+        (replace(WANTS, device_bytes=DEVICE * 9 // 10), replace(WANTS, device_bytes=2 * DEVICE)),
+    ],
+)
+def test_of_what_is_said_of_a_device_the_least_holds_for_all(serving: World, one: Wants, other: Wants) -> None:
+    first, second, _ = serving.workers.values()
+    for wants, worker in ((one, first), (other, second)):
+        worker.backlog = worker is second
+        leases = serving.accounts.turn(worker.ref, serving.observation(worker.ref), wants, serving.now_s, 2000.0)
+    assert [grant.ceiling for grant in leases.grants.values()] == [16]
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Dead", None])
+def test_what_one_held_that_runs_no_more_is_free(serving: World, phase: str | None) -> None:
+    first, second, _ = serving.workers.values()
+    first.backlog = True
+    serving.turn(first.ref)
+    assert first.ceiling == 32
+    if phase is None:
+        del serving.workers[first.name]
+    else:
+        first.phase, first.reachable = phase, False
+    second.backlog = True
+    serving.turn(first.ref)
+    serving.turn(second.ref)
+    assert second.ceiling == 32
+
+
+def test_what_the_workers_of_a_deleted_inference_hold_counts_until_they_are_gone(serving: World) -> None:
+    first, second, _ = serving.workers.values()
+    first.backlog = True
+    serving.turn(first.ref)
+    rung: list[str] = []
+    serving.accounts.listen(second.ref, lambda: rung.append("b"))
+    serving.accounts.forget(first.ref, serving.now_s)
+    second.backlog = True
+    serving.turn(second.ref)
+    assert second.ceiling == 8
+    serving.add(second.ref, "Waiting")
+    trouble = serving.turn(second.ref).trouble
+    assert trouble is not None
+    assert "b-4 finds no room to start" in trouble, "nor is it counted as if it gave anything back"
+    del serving.workers["b-4"]
+    serving.turn(second.ref)
+    rung.clear()
+    serving.accounts.gone(("plant", "a"), first.name)
+    assert rung == ["b"]
+    serving.turn(second.ref)
+    assert second.ceiling == 32
+
+
+def test_a_budget_that_was_given_counts_until_a_smaller_one_is_shown(serving: World) -> None:
+    """A worker starts with a little more than its like took, and what it takes is known only then."""
+    first, second, _ = serving.workers.values()
+    first.budget, second.backlog = FIXED + 32 * PER_IMAGE, True
+    serving.turn(first.ref, "lost")
+    serving.turn(second.ref)
+    assert second.ceiling == 8
+    serving.turn(first.ref)
+    assert first.budget == FIXED + 8 * PER_IMAGE
+    serving.turn(first.ref)
+    serving.turn(second.ref)
+    assert second.ceiling == 32
+
+
+def test_what_was_sent_to_one_that_starts_counts_though_it_does_not_show_it() -> None:
+    world = World()
+    old, new = world.add(REFS[0]), world.add(REFS[1], "Waiting")
+    for _ in range(4):
+        world.turn(old.ref)
+        old.phase = {"Dark": "Waiting", "Warming": "Ready"}.get(old.phase, old.phase)
+    world.turn(new.ref, "late")
+    new.phase = "Warming"
+    world.turn(new.ref)
+    (claim,) = (one for one in world.accounts._claims("GPU-0") if one.name.endswith(new.name))
+    assert (claim.stage, claim.holds_bytes) == ("Warming", world.sent[0][3].budget_bytes)
+
+
 def test_the_other_loop_is_woken_when_it_must_give_back_and_when_it_may_take(serving: World) -> None:
     rung: list[str] = []
     for ref in REFS:
@@ -322,6 +431,7 @@ def test_nothing_is_lent_before_memory_was_given_back(serving: World) -> None:
     serving.turn(second.ref)
     serving.turn(first.ref)
     assert (first.ceiling, first.held) == (8, 32), "granted less, and a batch of 32 still has its memory"
+    serving.turn(first.ref)  # shows what it was granted, and what it holds
     serving.turn(second.ref)
     assert second.ceiling == 8
     first.turn()
@@ -347,6 +457,7 @@ def test_what_may_still_be_on_its_way_counts(serving: World) -> None:
     first.backlog = True
     serving.turn(first.ref, "late")
     first.backlog, second.backlog = False, True
+    serving.turn(first.ref, "lost")
     serving.turn(first.ref, "lost")
     serving.turn(second.ref)
     assert second.ceiling == 8

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolastic_contract.behavior import Behavior
-from yolastic_operator.model import Recommendation
+from yolastic_operator.model import Recommendation, ScaleEvent
 from yolastic_operator.policy import behavior as rules
 from yolastic_operator.policy.behavior import History
 from yolastic_operator.policy.hpa import PodMetrics, Tolerances, replicas_for
@@ -50,6 +50,32 @@ def test_without_behavior_frequent_turns_do_not_outgrow_kubernetes_rate():
         current = size
         sizes.append(size)
     assert sizes == [6] * 15 + [12]
+
+
+EVENTS = (ScaleEvent(95.0, 9), ScaleEvent(95.0, -9))
+
+
+@pytest.mark.parametrize(
+    ("behavior", "events", "recommended", "size", "reason"),
+    [
+        # Grown by 9 within the period, as when minReplicas was raised: no further for now, and not back either.
+        (None, EVENTS[:1], 10, 10, "DesiredWithinRange"),
+        (None, EVENTS[:1], 30, 10, "ScaleUpLimit"),
+        ({"scaleUp": {"policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}]}}, EVENTS[:1], 30, 10, "ScaleUpLimit"),
+        ({"scaleDown": {"policies": [{"type": "Pods", "value": 4, "periodSeconds": 60}]}}, EVENTS[1:], 2, 10, "ScaleDownLimit"),
+    ],
+)
+def test_who_moved_faster_than_the_rates_is_not_moved_back(behavior, events, recommended, size, reason):
+    found = rules.clamp(
+        recommended,
+        current=10,
+        minimum=1,
+        maximum=100,
+        behavior=behavior and Behavior.model_validate(behavior),
+        history=History((), events),
+        now_s=100.0,
+    )
+    assert (found.replicas, found.reason) == (size, reason)
 
 
 steps = st.lists(st.tuples(st.sampled_from([0.5, 1.0, 5.001, 15.001, 61.001]), st.integers(0, 30)), min_size=1, max_size=40)

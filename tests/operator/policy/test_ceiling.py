@@ -223,6 +223,29 @@ def test_a_restart_goes_on_from_what_the_workers_were_granted():
     assert decided(close, state(), policy=other_revision).tiers.ceiling == 16
 
 
+def test_caution_about_growing_takes_nothing_back():
+    """33 images fit into half the objective, and 15 if batches took 12 % longer: no 32, and the 16 there are stay."""
+    close = spec(objective={"latencyMilliseconds": 100})
+    assert decided(close, state(speed=(0.04, 0.0003))).tiers.ceiling == 32
+    assert decided(close, state(speed=(0.04, 0.0003), granted=Tiers(4, 16))).tiers.ceiling == 16
+
+
+def test_of_workers_that_differ_the_ceiling_is_what_all_can_and_the_largest_grant_what_was_allowed():
+    close = spec(objective={"latencyMilliseconds": 82})  # 21 images
+    full, odd, small = state(), state(buckets=[1, 2, 4, 8, 32]), state(max_batch=4)
+    assert [decided(close, *told).tiers.ceiling for told in ([full], [full, odd], [full, small])] == [16, 8, 4]
+    assert decided(close, full, small).bounds.spec == 4
+    held = spec(objective={"latencyMilliseconds": 73})  # as above: enough to stay at 16, not to grow to it
+    assert decided(held, state(granted=Tiers(2, 8)), state(granted=Tiers(4, 16))).tiers.ceiling == 16
+
+
+def test_on_a_shared_device_a_restart_goes_on_from_what_was_allowed_not_from_what_is_lent():
+    told = state(granted=Tiers(2, 8))
+    told = told.model_copy(update={"ceiling": told.ceiling.model_copy(update={"wanted": 16})})
+    close = spec(objective={"latencyMilliseconds": 73})
+    assert decided(close, told, runtime=RUNTIME.model_copy(update={"shared": True})).tiers.ceiling == 16
+
+
 @given(speeds, st.integers(1, 1000))
 def test_latency_bound_is_the_largest_that_keeps_the_objective(speed, objective_ms):
     fit = Fit(fixed=speed[0], per_image=speed[1])

@@ -42,9 +42,19 @@ def conditions(observation, given_spec=None):
         ([failed("FixedBatch")], 1, "False/ModelLoadFailed", "False/FixedBatch", "what went wrong"),
         ([failed("SecretNotFound", phase="Pending")], 1, "False/SecretNotFound", "Unknown/Loading", "what went wrong"),
         ([failed("ImagePullBackOff", phase="Pending")], 1, "False/ImagePullBackOff", "Unknown/Loading", "what went wrong"),
+        (
+            [failed("ChecksumMismatch", created_s=5.0), failed("DownloadFailed", created_s=1.0)],  # the oldest tells
+            2,
+            "False/ModelLoadFailed",
+            "False/DownloadFailed",
+            "worker f: DownloadFailed",
+        ),
+        # who leaves anyway keeps nobody from serving
+        ([failed("DeviceLost", phase="Draining"), STARTING], 1, "False/Starting", "Unknown/Loading", "1 starting, 1 draining"),
         ([failed("DeviceUnavailable")], 1, "False/DeviceUnavailable", "Unknown/Loading", "what went wrong"),
         ([failed(None)], 1, "False/WorkerFailed", "Unknown/Loading", "worker f: failed"),
         ([HOMELESS], 1, "False/NoCapacity", "Unknown/Loading", "the scheduler finds no place for 1 worker"),
+        ([HOMELESS, STARTING], 2, "False/Starting", "Unknown/Loading", "0 of 2 workers ready; 2 starting"),
         (
             [view("a"), HOMELESS],
             2,
@@ -172,6 +182,20 @@ def test_metrics_available(readings, prometheus, expected, words):
         ([view("a", 1.6), HOMELESS], autoscaled(), "True/ValidMetrics", "True/Unschedulable", "True/ScalingUp"),
         ([view("a"), view("b")], spec(replicas=1), "False/ScalingDisabled", "False/DesiredWithinRange", "True/ScalingDown"),
         (
+            [view("a"), view("b", phase="Terminating")],
+            spec(replicas=1),
+            "False/ScalingDisabled",
+            "False/DesiredWithinRange",
+            "True/ScalingDown",
+        ),
+        (
+            [view("a"), view("b", revision="r0", phase="Terminating")],
+            spec(replicas=1),
+            "False/ScalingDisabled",
+            "False/DesiredWithinRange",
+            "True/ScalingDown",
+        ),
+        (
             [view("a"), view("b", revision="r0")],
             spec(replicas=1),
             "False/ScalingDisabled",
@@ -183,6 +207,10 @@ def test_metrics_available(readings, prometheus, expected, words):
 def test_scaling(views, given_spec, active, limited, progressing):
     told = conditions(seen(*views), given_spec)
     assert (told["ScalingActive"][0], told["ScalingLimited"][0], told["Progressing"][0]) == (active, limited, progressing)
+
+
+def test_without_a_revision_no_worker_is_of_an_older_one():
+    assert conditions(seen(view("a"), replicas=None, revision=None), spec(replicas=1))["Progressing"][0] == "True/ScalingUp"
 
 
 def test_refused_speaks_of_every_condition():

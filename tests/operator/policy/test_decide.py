@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from policy_builders import RUNTIME, autoscaled, fleet, seen, spec, state, view, with_phase
 
 from yolastic_operator.model import Missing, PolicyState, Recommendation, Stale, Tiers
+from yolastic_operator.policy import leased
+from yolastic_operator.policy.accounts import Leases
 from yolastic_operator.policy.decide import decide
 
 NOW_S = 10_000.0
@@ -73,6 +75,21 @@ def test_two_devices_and_three_wanted_workers():
     assert placed.replicas.desired == 6
 
 
+@pytest.mark.parametrize(
+    ("workers", "ordered", "desired", "limited_by"),
+    [
+        ([("Ready", 0.5), ("Ready", 0.5)], 3, 2, None),  # as many are wanted as have a place: nothing limits that
+        ([("Ready", 3.0), ("Terminating", 3.0), ("Terminating", 3.0)], 2, 2, "Unschedulable"),  # who goes takes his place along
+        ([("Ready", 3.0)] * 3, 2, 3, "Unschedulable"),  # who has a place is not given up, however few were ordered
+    ],
+)
+def test_while_one_finds_no_place_those_count_that_have_one(workers, ordered, desired, limited_by):
+    views = [view(f"w-{i}", ratio, phase=phase) for i, (phase, ratio) in enumerate(workers)]
+    observation = seen(*views, view("homeless", phase="Pending", unschedulable=True), replicas=ordered)
+    result = decided(observation, quick()).replicas
+    assert (result.desired, result.limited_by) == (desired, limited_by)
+
+
 def test_a_shrink_is_over_before_the_next_begins():
     """A drained worker's load has not reached the others yet: their low figures are no reason to shrink further."""
     first = decided(fleet([0.3] * 10), quick())
@@ -82,8 +99,16 @@ def test_a_shrink_is_over_before_the_next_begins():
     second = decided(seen(*draining), quick(), first.state, NOW_S + 5)
     assert (second.replicas.desired, second.replicas.reason) == (5, "ShrinkUnderWay")
     assert set(second.victims) == {f"w-{i}" for i in range(5)}
+    assert second.state.recommendations[-1].replicas == 3, "what is held for a moment is not wanted: no window is to hold it"
     third = decided(seen(*draining[5:]), quick(), second.state, NOW_S + 10)
     assert third.replicas.desired == 3
+
+
+def test_nobody_is_taken_from_those_that_must_carry_what_another_leaves_them():
+    """It drains though nobody here asked it to."""
+    leaving = view("a", 0.1, state(phase="Draining"))
+    result = decided(seen(leaving, view("b", 0.1), view("c", 0.1)), quick(), PolicyState(desired_replicas=3)).replicas
+    assert (result.desired, result.reason) == (3, "ShrinkUnderWay")
 
 
 def test_load_that_comes_back_during_a_shrink_is_served():
@@ -114,6 +139,15 @@ def test_tiers_are_held_without_figures_and_dropped_with_the_revision():
     assert (silent.state.tiers, silent.state.revision) == (Tiers(8, 32), "r1")
     renewed = decided(seen(view("w-0"), revision="r2"), spec(), granted)
     assert (renewed.state.tiers, renewed.state.revision) == (None, "r2")
+
+
+def test_what_a_shared_device_can_lend_bounds_both_tiers_and_a_drain_is_waited_for():
+    runtime = RUNTIME.model_copy(update={"shared": True})
+    given_spec = spec(drain={"timeoutSeconds": 600})
+    decision = decide(fleet([0.5]), given_spec, runtime, EMPTY, NOW_S)
+    assert decision.ceiling.tiers == Tiers(8, 32)
+    assert leased.with_leases(decision, Leases(lendable=4, text="full")).ceiling.tiers == Tiers(4, 4)
+    assert leased.wants(decision, given_spec, runtime).ends_s == 600 + leased.END_MARGIN_S
 
 
 # Invariants ---------------------------------------------------------------------------------------------------------------

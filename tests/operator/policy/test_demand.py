@@ -22,6 +22,8 @@ def proposed(observation, current=None, **fields):
         ([0.88], 0, 1, "WithinTolerance"),  # 1.1 of the target: inclusive
         ([0.89], 0, 2, "LoadAboveTarget"),
         ([1.32, 1.32], 2, 4, "WithinTolerance"),  # the two that start are what is needed: nothing is ordered twice
+        ([1.3, 1.3], 1, 3, "WithinTolerance"),  # nor is a fourth for what the third brings within the tolerance
+        ([0.9], 3, 4, "WithinTolerance"),  # nor are those called back that start while the one that serves has too much
         ([2.4, 2.4], 1, 6, "LoadAboveTarget"),
         ([0.35, 0.35], 0, 2, "SurvivorsTooBusy"),  # Kubernetes would go to 1, which then ran at 0.70
         ([0.32, 0.32], 0, 1, "LoadBelowTarget"),
@@ -40,6 +42,12 @@ def test_the_sum_in_words():
     assert (
         held.message == "load ratio 0.35 over 2 workers, target 0.80: 2 workers, 1 worker would carry 0.70 each, not below 0.65"
     )
+
+
+@pytest.mark.parametrize(("ratios", "current", "replicas"), [([0.8] * 2, 1, 2), ([0.88] * 2, 1, 2), ([0.2] * 3, 1, 1)])
+def test_who_could_not_be_told_to_leave_yet_is_kept_when_the_others_could_not_carry_its_load(ratios, current, replicas):
+    """All of them serve; the mean of so many says nothing of the size that is wanted, and no more than there are is asked for."""
+    assert proposed(fleet(ratios), current).replicas == replicas
 
 
 def test_stale_and_missing_figures_count_as_missing_samples():
@@ -109,10 +117,10 @@ def test_demand_counts_refused_and_queued_and_needs_every_worker():
 def test_an_hour_of_demand_one_sample_a_minute():
     demand = ()
     for second in range(0, 2 * 3600, 5):
-        demand = remember(demand, DemandSample(float(second), float(second % 60)), float(second))
+        demand = remember(demand, DemandSample(float(second), float(second % 60 or 90)), float(second))
     assert len(demand) <= 61
     assert demand[0].time_s >= 2 * 3600 - 5 - 3600
-    assert {one.images_per_s for one in demand[:-1]} == {55.0}
+    assert {one.images_per_s for one in demand} == {90.0}, "the largest of each minute, not the last"
     assert remember(demand, None, 4 * 3600.0) == ()
 
 
@@ -120,4 +128,5 @@ def test_current_size_after_a_restart_leaves_out_those_told_to_leave():
     draining = seen(view("a"), view("b"), view("c", told=Fresh(state(phase="Draining"))))
     assert current_size(draining, PolicyState(), 1) == 2
     assert current_size(draining, PolicyState(desired_replicas=3), 1) == 3
+    assert current_size(seen(view("a"), view("b", phase="Terminating"), replicas=1), PolicyState(), 1) == 1, "it is off already"
     assert current_size(seen(replicas=None), PolicyState(), 2) == 2

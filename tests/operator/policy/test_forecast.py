@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from policy_builders import RUNTIME, autoscaled, state, view
+from policy_builders import RUNTIME, autoscaled, state, view, with_phase
 
 from yolastic_operator.model import DemandInterval, Fleet, Fresh, Missing, Observation, PolicyState
 from yolastic_operator.policy.decide import decide
@@ -25,7 +25,15 @@ def ahead(*rates, lead=40.0):
 
 @pytest.mark.parametrize(
     "rates",
-    [(), (500,), (500,) * 6, (500, 520, 490, 505, 510, 515), (600, 500, 400, 300, 200, 100), (1000, 1000, 1000, 1000, 1000, 500)],
+    [
+        (),
+        (500,),
+        (500,) * 6,
+        (500, 520, 490, 505, 510, 515),
+        (600, 500, 400, 300, 200, 100),
+        (1000, 1000, 1000, 1000, 1000, 500),
+        (0, 0, 0.6, 1.0, 1.6, 2.2),  # where nothing came is noise as well
+    ],
 )
 def test_what_does_not_rise_is_not_forecast(rates):
     assert ahead(*rates) is None
@@ -167,6 +175,18 @@ def test_demand_is_counted_between_looks_while_workers_come_and_go():
     assert len(hours.totals) <= 26
 
 
+def test_what_a_worker_is_sent_before_it_leaves_counts():
+    policy = remember(PolicyState(), seen(worker("a", 1000), worker("b", 1000)), 0.0)
+    policy = remember(policy, seen(worker("a", 1100), worker("b", 1030, phase="Draining")), 5.0)
+    assert [one.images for one in policy.intervals] == [130]
+
+
+def test_a_total_that_falls_is_no_demand_taken_back():
+    policy = remember(PolicyState(), seen(worker("a", 1000), worker("b", 1000)), 0.0)
+    policy = remember(policy, seen(worker("a", 10), worker("b", 1100)), 5.0)
+    assert [one.images for one in policy.intervals] == [100]
+
+
 @pytest.mark.parametrize("silent", [replace(worker("b", 10), state=Missing("hangs")), worker("b", None)])
 def test_without_every_total_nothing_is_counted(silent):
     policy = remember(PolicyState(), seen(worker("a", 1000)), 0.0)
@@ -191,6 +211,10 @@ def test_the_lead_is_what_workers_needed():
     assert lead_s(seen(worker("a", 0))) == FIRST_LEAD_S + 5
     assert lead_s(seen(ready("a", 30.0, 110.0, 100.0))) == 45.0
     assert lead_s(seen(ready("a", 30.0, 99_000.0, 100.0))) == 35.0  # its container was started again
+    assert lead_s(seen(ready("a", 30.0, 90.0, 100.0))) == 35.0  # its node's clock is behind
+    assert lead_s(seen(ready("a", 900.0, 0.0, 0.0))) == 305.0  # nobody plans for longer
+    leaving = ready("b", 90.0, 0.0, 0.0)
+    assert lead_s(seen(ready("a", 30.0, 0.0, 0.0), with_phase(leaving, "Draining"))) == 35.0
     assert lead_s(seen(*(ready(name, after_s, 0.0, 0.0) for name, after_s in (("a", 20.0), ("b", 30.0), ("c", 900.0))))) == 35.0
 
 
@@ -198,6 +222,11 @@ def loaded(name, ratio, per_s):
     told = state(arrived_per_s=per_s)
     load = told.load.model_copy(update={"capacity_per_s": 100.0, "ratio": ratio})
     return replace(view(name, ratio), state=Fresh(told.model_copy(update={"load": load})))
+
+
+def with_load(one, **fields):
+    told = one.state.value
+    return replace(one, state=Fresh(told.model_copy(update={"load": told.load.model_copy(update=fields)})))
 
 
 @pytest.mark.parametrize(
@@ -220,12 +249,61 @@ def test_the_larger_proposal_wins(forecast_per_s, in_s, counted_per_s, replicas,
 
 
 @pytest.mark.parametrize(
-    ("ratio", "counted_per_s", "replicas"),
-    [(1.6, None, 4), (1.6, 320.0, 4), (1.6, 200.0, 3), (1.6, 100.0, 2), (0.5, 10.0, 2), (0.1, 500.0, 1)],
+    ("ratio", "counted_per_s", "replicas", "reason"),
+    [
+        (1.6, None, 4, "LoadAboveTarget"),
+        (1.6, 500.0, 4, "LoadAboveTarget"),  # what was counted beside them orders nothing either: that is the forecast's
+        (1.6, 320.0, 4, "LoadAboveTarget"),
+        (1.6, 200.0, 3, "LoadAboveTarget"),
+        (1.6, 100.0, 2, "WithinTolerance"),
+        (1.6, 10.0, 2, "WithinTolerance"),
+        (0.5, 10.0, 2, "WithinTolerance"),
+        (0.1, 500.0, 1, "LoadBelowTarget"),
+    ],
 )
-def test_what_was_counted_twice_orders_nothing_and_shrinks_nothing(ratio, counted_per_s, replicas):
+def test_what_was_counted_twice_orders_nothing_and_shrinks_nothing(ratio, counted_per_s, replicas, reason):
     workers = [loaded("a", ratio, 100 * ratio), loaded("b", ratio, 100 * ratio)]
-    assert propose(workers, 2, autoscaled().autoscaling, counted_per_s=counted_per_s).replicas == replicas
+    proposal = propose(workers, 2, autoscaled().autoscaling, counted_per_s=counted_per_s)
+    assert (proposal.replicas, proposal.reason) == (replicas, reason)
+
+
+def test_a_worker_never_counts_for_less_than_none():
+    """Of 320/s that the two tell of, 120/s were counted: more than the one has is not taken off the other as well."""
+    uneven = [loaded("a", 0.1, 10.0), loaded("b", 3.1, 310.0)]
+    assert propose(uneven, 2, autoscaled().autoscaling, counted_per_s=120.0).replicas == 3
+
+
+def test_a_forecast_of_less_than_there_is_asks_in_words_for_what_there_is():
+    workers = [loaded("a", 0.8, 80.0), loaded("b", 0.8, 80.0)]
+    proposal = propose(workers, 2, autoscaled().autoscaling, ahead=Forecast(60.0, 50.0, 40.0))
+    assert [step.text for step in proposal.steps if step.about == "Forecast"] == ["demand will be 60/s in 40 s: 2 workers"]
+
+
+def test_what_was_refused_counts_twice_as_well_as_what_was_accepted():
+    refusing = [with_load(loaded(name, 1.6, 80.0), refused_per_s=80.0) for name in ("a", "b")]
+    assert propose(refusing, 2, autoscaled().autoscaling, counted_per_s=200.0).replicas == 3
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [
+        [replace(loaded("a", 0.8, 80.0), state=Missing("no answer")), loaded("b", 0.8, 80.0)],
+        [with_load(loaded(name, 0.8, 80.0), capacity_per_s=0.0) for name in ("a", "b")],
+    ],
+    ids=["one is silent", "no speed is known"],
+)
+def test_where_a_load_ratio_is_all_that_is_known_no_rates_are_compared(workers):
+    """Prometheus knows it. The rates of the others alone would look like far too little beside the demand of all."""
+    rules = autoscaled().autoscaling
+    assert propose(workers, 2, rules, ahead=Forecast(300.0, 160.0, 40.0)).replicas == 2
+    calm = [replace(one, load_ratio=Fresh(0.2)) for one in workers]
+    assert propose(calm, 2, rules, carried_per_s=160.0).replicas == 1
+
+
+def test_partial_figures_are_not_lessened_by_what_was_counted_of_all():
+    workers = [loaded("a", 2.4, 240.0), loaded("b", 2.4, 240.0), replace(loaded("c", 0.0, 0.0), load_ratio=Missing("no answer"))]
+    rules = autoscaled().autoscaling
+    assert propose(workers, 3, rules, counted_per_s=300.0).replicas == propose(workers, 3, rules).replicas == 6
 
 
 def test_what_workers_carried_that_have_just_gone_is_not_shrunk_away():
@@ -252,7 +330,15 @@ def test_a_shrink_after_some_workers_ended_waits_until_the_others_have_their_loa
     assert decide(seen(*left, *gone), quick, RUNTIME, policy, 26.0).replicas.desired == 10
 
 
+def test_a_shrink_leaves_enough_for_what_was_counted_and_not_for_its_noise_as_well():
+    quick, policy = autoscaled(behavior={"scaleDown": {"stabilizationWindowSeconds": 0}}), PolicyState()
+    for second in range(0, 30, 5):
+        views = [with_ratio(worker(f"w{i}", 42 * second, 42.0), 0.42) for i in range(3)]
+        decision = decide(seen(*views), quick, RUNTIME, policy, float(second))
+        policy = replace(decision.state, desired_replicas=3)
+    assert counted(policy.intervals, 25.0) > 2 * 65.0 > 3 * 42.0
+    assert decision.replicas.desired == 2
+
+
 def with_ratio(one, ratio):
-    told = one.state.value
-    load = told.load.model_copy(update={"capacity_per_s": 100.0, "ratio": ratio})
-    return replace(one, load_ratio=Fresh(ratio), state=Fresh(told.model_copy(update={"load": load})))
+    return with_load(replace(one, load_ratio=Fresh(ratio)), capacity_per_s=100.0, ratio=ratio)

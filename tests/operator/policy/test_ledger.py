@@ -130,6 +130,27 @@ def test_first_it_shrinks_then_the_other_grows() -> None:
     assert orders([claim("a"), asker], capacity)["b"] == Share(8, 32, 4200)
 
 
+def test_what_is_free_is_given_once() -> None:
+    lender = claim("a", granted_ceiling=32)
+    linger, press = claim("b", wish="Lingering"), claim("c", wish="Pressing", created_s=1)
+    assert orders([lender, linger, press], 3 * 1800 + 4800) == {"a": Share(8, 8, 1800), "c": Share(8, 32, 4200)}, "in need first"
+    new = claim("new", stage="Waiting", created_s=2)
+    told = orders([lender, press, new], 2 * 1800 + 2400 + 4410)
+    assert told == {"a": Share(8, 8, 1800), "new": Share(8, 32, 4410)}, "and before them who does not serve at all"
+
+
+def test_over_the_device_one_may_still_use_what_it_holds() -> None:
+    small = claim("a", wish="Pressing", granted_base=4, granted_ceiling=4, holds_bytes=1800)
+    told = orders([small, claim("b", granted_ceiling=32, created_s=1)], 1800 + 2600)
+    assert told == {"a": Share(8, 8, 1800), "b": Share(8, 8, 1800)}
+
+
+def test_what_a_fit_may_be_off_by_is_counted() -> None:
+    scattered = Fit(fixed=1000, per_image=100, residual=50)
+    assert claim("a", fit=scattered).bytes(8) == 1850
+    assert sizes([claim("a", fit=scattered, wish="Pressing")], 4249) == {"a": (8, 16)}
+
+
 def test_nobody_grows_while_holdings_are_unknown() -> None:
     asker = claim("b", wish="Pressing")
     assert orders([asker], 100_000, may_grow=False) == {}
@@ -142,6 +163,8 @@ def test_what_could_be_lent_counts_those_who_are_about_to_start() -> None:
     claims = [claim("a"), claim("b", stage="Warming", holds_bytes=4200, created_s=1)]
     assert lent(claims, "a", capacity) == 8
     assert lent(settled(claims, capacity), "a", capacity) == 32
+    asking = [replace(one, wish="Pressing") for one in (claim("a"), claim("b"))]
+    assert lent(settled(asking, capacity), "a", capacity) == 32, "and the others as calm"
     full = [claim("a"), claim("b", created_s=1), claim("c", stage="Waiting", created_s=2)]
     assert lent(settled(full, capacity + 200), "a", capacity + 200) == 16, "the newcomer's base is reserved"
 
@@ -226,3 +249,4 @@ def test_nobody_is_sent_off_with_nothing() -> None:
     newcomer = claim("new", stage="Waiting", fit=None, measured=False, waited_s=2 * PATIENCE_S)
     assert orders([newcomer], 3 * 1800, may_grow=False) == {}
     assert orders([newcomer], 3 * 1800)["new"].budget_bytes == 3 * 1800
+    assert share([claim("old"), newcomer], 1800).refused == {"new"}

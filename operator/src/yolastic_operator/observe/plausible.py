@@ -11,8 +11,12 @@ from yolastic_contract.state import Fit, WorkerState
 MAX_RATIO: Final = 1e6
 """A load ratio beyond this is a fault of the worker, not a load."""
 MAX_IMAGES_PER_S: Final = 1e9
+LEAST_IMAGES_PER_S: Final = 1e-6
+"""The least capacity that is one; 0: it is not known. The slowest batch gives hundreds of times as much."""
 MAX_SERIAL: Final = 2.0**53
 """Grants are numbered by milliseconds of Unix time, thousands of times fewer; beyond this JSON's numbers are not exact."""
+MAX_BYTES: Final = 2.0**63
+"""The largest quantity Kubernetes knows: a limit may be declared as that. Sums and products of such are still finite."""
 MAX_BATCH_S: Final = 1800.0
 """A batch that takes longer is none; microseconds of it still fit into an int32."""
 
@@ -28,6 +32,8 @@ def implausible(state: WorkerState) -> str | None:
             return f"{name} is negative ({value:g})"
         if value > upper:
             return f"{name} is impossible ({value:g})"
+    if 0 < state.load.capacity_per_s < LEAST_IMAGES_PER_S:
+        return f"load.capacity_per_s is impossible ({state.load.capacity_per_s:g})"
     return _impossible_batch(state) or _impossible_ceiling(state) or _impossible_model(state)
 
 
@@ -74,6 +80,7 @@ def _impossible_ceiling(state: WorkerState) -> str | None:
 
 def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
     load, memory = state.load, state.memory
+    yield "ready_after_s", state.ready_after_s or 0, math.inf
     yield "load.ratio", load.ratio, MAX_RATIO
     yield "load.arrived_per_s", load.arrived_per_s, MAX_IMAGES_PER_S
     yield "load.refused_per_s", load.refused_per_s, MAX_IMAGES_PER_S
@@ -83,15 +90,15 @@ def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
     yield "load.inflight_images", load.inflight_images, MAX_IMAGES_PER_S
     yield "load.busy_ratio", load.busy_ratio, math.inf
     yield "load.demand_images", load.demand_images or 0, math.inf
-    yield "memory.limit_bytes", memory.limit_bytes or 0, math.inf
-    yield "memory.device_bytes", memory.device_bytes or 0, math.inf
+    yield "memory.limit_bytes", memory.limit_bytes or 0, MAX_BYTES
+    yield "memory.device_bytes", memory.device_bytes or 0, MAX_BYTES
     yield "memory.held_images", memory.held_images or 0, MAX_IMAGES_PER_S
-    yield "ceiling.budget_bytes", state.ceiling.budget_bytes or 0, math.inf
+    yield "ceiling.budget_bytes", state.ceiling.budget_bytes or 0, MAX_BYTES
     yield "ceiling.calm_s", state.ceiling.calm_s, math.inf
     yield "ceiling.serial", state.ceiling.serial or 0, MAX_SERIAL
-    yield "memory.observed_peak_bytes", memory.observed_peak_bytes or 0, math.inf
-    yield from _fit("memory.plan", memory.plan, math.inf)
-    yield from _fit("memory.fit", memory.fit, math.inf)
+    yield "memory.observed_peak_bytes", memory.observed_peak_bytes or 0, MAX_BYTES
+    yield from _fit("memory.plan", memory.plan, MAX_BYTES)
+    yield from _fit("memory.fit", memory.fit, MAX_BYTES)
     yield from _fit("speed", state.speed, MAX_BATCH_S)
 
 
@@ -99,3 +106,4 @@ def _fit(name: str, fit: Fit | None, upper: float) -> Iterator[tuple[str, float,
     if fit is not None:
         yield f"{name}.fixed", fit.fixed, upper
         yield f"{name}.per_image", fit.per_image, upper
+        yield f"{name}.residual", fit.residual, upper

@@ -130,12 +130,12 @@ def parse_vector(status: int, body: bytes) -> list[Series]:
 
 def fold(values: list[Series], times: list[Series], stale_after_s: float) -> LoadRatios:
     """Values and their times, joined by series; of several series of a pod the newest counts."""
-    ages_s = {item.labels: max(item.evaluated_s - item.value, 0.0) for item in times}
+    ages_s = {item.labels: item.evaluated_s - item.value for item in times}
     pods: dict[str, Reading[float]] = {}
     best_age_s: dict[str, float] = {}
     for item in values:
         age_s = ages_s.get(item.labels)
-        # NaN compares false with everything, so an age that is none is refused here as well.
+        # NaN compares false with everything, so an age that is none is refused here as well as a time to come.
         if age_s is None or not age_s >= 0 or age_s >= best_age_s.get(item.pod, float("inf")):
             continue
         best_age_s[item.pod] = age_s
@@ -156,8 +156,7 @@ def _later(reading: Reading[float], by_s: float, stale_after_s: float) -> Readin
     if isinstance(reading, Missing):
         return reading
     age_s = reading.age_s + by_s
-    fresh = isinstance(reading, Fresh) and age_s <= stale_after_s
-    return Fresh(reading.value, age_s) if fresh else Stale(reading.value, age_s)
+    return Fresh(reading.value, age_s) if age_s <= stale_after_s else Stale(reading.value, age_s)
 
 
 def _series(item: Mapping[str, Any]) -> Series:

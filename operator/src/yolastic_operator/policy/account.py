@@ -131,7 +131,7 @@ def is_news(account: Account, grant: CeilingGrant) -> bool:
     """The worker does not show it, or has not given back what it should have."""
     told, held = account.state.ceiling, account.state.memory.held_images or 0
     # As long as what was sent is not confirmed, it may yet come: only a later grant ends that.
-    if account.sent is not None or not told.granted or told.serial is None or held > grant.ceiling:
+    if account.sent is not None or not told.granted or held > grant.ceiling:
         return True
     shown = (told.base, told.ceiling, told.budget_bytes, told.reachable, told.wanted)
     return shown != (grant.base, grant.ceiling, grant.budget_bytes, grant.reachable, grant.wanted)

@@ -152,7 +152,7 @@ def _clamp_plain(recommended: int, current: int, *, minimum: int, maximum: int, 
     stabilized = max([recommended, *(past.replicas for past in history.recommendations if past.time_s >= cutoff_s)])
     # Kubernetes limits one step of its 15 s; turns may be more frequent, so growth counts from the period's start.
     before = current - _changed(history.scale_events, SYNC_PERIOD_S, now_s, sign=1)
-    limit = max(2 * before, 4, current if before != current else 0)
+    limit = max(2 * before, 4, current)
     if stabilized < minimum:
         return Clamped(minimum, "TooFewReplicas", stabilized)
     if stabilized > min(limit, maximum):

@@ -16,7 +16,7 @@ def lost_since(before_s: float | None, proposal: Proposal, observation: Observat
     if proposal.replicas is not None:
         return None
     if before_s is not None:
-        return min(before_s, now_s)
+        return before_s
     return now_s if any(is_serving(view) for view in observation.workers) else None
 
 
