@@ -148,9 +148,11 @@ def test_of_two_series_of_a_pod_the_newer_counts() -> None:
 def test_a_value_without_a_time_does_not_count() -> None:
     values = parse_vector(200, vector(("weld-1", "0.5")).encode())
     assert fold(values, [], 60) == LoadRatios({}, Missing("Prometheus: no series"))
-    for none in ("NaN", "1001"):
+    for none in ("NaN", "1061"):
         times = parse_vector(200, vector(("weld-1", none)).encode())
         assert fold(values, times, 60) == LoadRatios({}, Missing("Prometheus: no series"))
+    times = parse_vector(200, vector(("weld-1", "1001")).encode())
+    assert fold(values, times, 60).pods == {"weld-1": Fresh(0.5, 0.0)}, "the clocks differ a little"
 
 
 def answer(evaluated_s: float, values_s: float | None = None) -> LoadRatios:

@@ -129,16 +129,19 @@ def parse_vector(status: int, body: bytes) -> list[Series]:
 
 
 def fold(values: list[Series], times: list[Series], stale_after_s: float) -> LoadRatios:
-    """Values and their times, joined by series; of several series of a pod the newest counts."""
+    """Values and their times, joined by series; of several series of a pod the newest counts.
+
+    Who evaluates may have another clock than who scrapes (Thanos, Mimir): what seems to come from a time shortly ahead is new.
+    """
     ages_s = {item.labels: item.evaluated_s - item.value for item in times}
     pods: dict[str, Reading[float]] = {}
     best_age_s: dict[str, float] = {}
     for item in values:
-        age_s = ages_s.get(item.labels)
-        # NaN compares false with everything, so an age that is none is refused here as well as a time to come.
-        if age_s is None or not age_s >= 0 or age_s >= best_age_s.get(item.pod, float("inf")):
+        told_s = ages_s.get(item.labels)
+        # NaN compares false with everything, so an age that is none is refused here as well as a time far ahead.
+        if told_s is None or not told_s >= -stale_after_s or told_s >= best_age_s.get(item.pod, float("inf")):
             continue
-        best_age_s[item.pod] = age_s
+        best_age_s[item.pod] = age_s = max(told_s, 0.0)
         fault = implausible_ratio(item.value)
         if fault is not None:
             pods[item.pod] = Missing(f"Prometheus: {fault}")
