@@ -406,7 +406,9 @@ NO_STATUS = InferenceStatus()
 
 
 def folded(before: InferenceStatus = NO_STATUS, now_s: float = 60.0, **facts: Any) -> InferenceStatus:
-    return folding.fold(before, folding.Facts(REF, SPEC, 1, now_s, **{"observation": seen(2, SERVING, BUSY), **facts}))
+    return folding.fold(
+        before, folding.Facts(REF, facts.pop("spec", SPEC), 1, now_s, **{"observation": seen(2, SERVING, BUSY), **facts})
+    )
 
 
 def decided(lost_for_s: float | None = None, *steps: ExplainedStep) -> Decision:
@@ -533,3 +535,19 @@ def test_a_record_too_long_to_be_kept_is_not_kept() -> None:
 
     assert rolling.read(rolling.render(record(1000))) == record(1000)
     assert rolling.render(record(rolling.LONGEST)) == ""
+
+
+@pytest.mark.parametrize(("ratio", "current", "told"), [(0.56, "520m", "0.52"), (0.58, "580m", "0.58")])
+def test_a_load_that_moves_within_noise_keeps_its_number_and_its_words(ratio: float, current: str, told: str) -> None:
+    spec = InferenceSpec.model_validate(
+        {**SPEC.model_dump(by_alias=True, exclude_defaults=True), "autoscaling": {"maxReplicas": 3}}
+    )
+
+    def loaded(before: InferenceStatus, load: float) -> InferenceStatus:
+        size = replace(decided().replicas, load_ratio=load, source="Workers")
+        said = ConditionUpdate("ScalingActive", "True", "ValidMetrics", f"load ratio {load:.2f} over 2 workers")
+        return folded(before, spec=spec, decision=replace(decided(), replicas=size), conditions=[said])
+
+    now = loaded(loaded(NO_STATUS, 0.52), ratio)
+    assert now.autoscaling.metrics[0].current == current
+    assert now.conditions[0].message == f"load ratio {told} over 2 workers"
