@@ -52,6 +52,7 @@ def test_without_it_the_workers_are_asked(world: Any) -> None:
     it.run_until(lambda: it.ready == 3)
     assert it.status["autoscaling"]["metrics"][0]["source"] == "Workers"
     assert it.condition("MetricsAvailable")["status"] == "True"
+    assert it.figures.ages[:2] == [("Workers", None), ("Prometheus", None)], "while nobody serves nothing is missing"
     assert it.figures.ages[-2:] == [("Workers", 0.0), ("Prometheus", math.inf)]
     assert "no answer within 3 s" in it.condition("MetricsAvailable")["message"]
 

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yolastic_contract.inference import Condition, DecisionStatus, ExplanationStep, InferenceSpec, InferenceStatus
+from yolastic_contract.runtime import RuntimeSpec
 from yolastic_contract.state import ModelState, WorkerState
-from yolastic_operator.act import ceilings, changes, events, news, shrink
+from yolastic_operator.act import ceilings, changes, events, news, rolling, shrink
 from yolastic_operator.act import status as folding
+from yolastic_operator.act.rebalancing import Rebalancing
 from yolastic_operator.act.workload import build
 from yolastic_operator.cluster.fake import FakeCluster
 from yolastic_operator.loop import _first_size
@@ -40,6 +42,7 @@ from yolastic_operator.model import (
     Step as ExplainedStep,
 )
 from yolastic_operator.policy import explain
+from yolastic_operator.policy.rollout import Kept, Record
 
 REF = Ref("plant", "weld")
 SPEC = InferenceSpec.model_validate({"model": {"uri": "file:///m.onnx", "sha256": "0" * 64}})
@@ -403,7 +406,9 @@ NO_STATUS = InferenceStatus()
 
 
 def folded(before: InferenceStatus = NO_STATUS, now_s: float = 60.0, **facts: Any) -> InferenceStatus:
-    return folding.fold(before, folding.Facts(REF, SPEC, 1, now_s, **{"observation": seen(2, SERVING, BUSY), **facts}))
+    return folding.fold(
+        before, folding.Facts(REF, facts.pop("spec", SPEC), 1, now_s, **{"observation": seen(2, SERVING, BUSY), **facts})
+    )
 
 
 def decided(lost_for_s: float | None = None, *steps: ExplainedStep) -> Decision:
@@ -510,3 +515,39 @@ def test_with_which_size_a_fleet_is_made(fields: dict[str, Any], wanted_last: in
     """What was wanted last when somebody deleted it: made smaller, it would drop load until it had grown again."""
     spec = InferenceSpec.model_validate({"model": {"uri": "file:///m.onnx", "sha256": "0" * 64}, **fields})
     assert _first_size(spec, InferenceStatus(desired_replicas=wanted_last)) == first
+
+
+def test_who_was_asked_to_leave_is_not_told_of_who_joined() -> None:
+    rebalancing = Rebalancing(0.0)
+    assert rebalancing.due(seen(2, SERVING, BUSY), (), counted=2, now_s=0.0, wall_s=1e6) == ()
+    due = rebalancing.due(seen(3, SERVING, BUSY, THIRD), ("w2",), counted=2, now_s=5.0, wall_s=1e6)
+    assert [worker.name for worker in due] == ["w1"]
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", "[1]", '{"running": {"revision": "a"}}', '{"givenUp": {}}', '{"good": 1}'])
+def test_a_record_that_cannot_be_read_is_none(text: str) -> None:
+    assert rolling.read(text) == Record()
+
+
+def test_a_record_too_long_to_be_kept_is_not_kept() -> None:
+    def record(length: int) -> Record:
+        return Record(running=Kept("a", "cpu", SPEC, RuntimeSpec(image="worker:1", affinity={"x": "y" * length})))
+
+    assert rolling.read(rolling.render(record(1000))) == record(1000)
+    assert rolling.render(record(rolling.LONGEST)) == ""
+
+
+@pytest.mark.parametrize(("ratio", "current", "told"), [(0.56, "520m", "0.52"), (0.58, "580m", "0.58")])
+def test_a_load_that_moves_within_noise_keeps_its_number_and_its_words(ratio: float, current: str, told: str) -> None:
+    spec = InferenceSpec.model_validate(
+        {**SPEC.model_dump(by_alias=True, exclude_defaults=True), "autoscaling": {"maxReplicas": 3}}
+    )
+
+    def loaded(before: InferenceStatus, load: float) -> InferenceStatus:
+        size = replace(decided().replicas, load_ratio=load, source="Workers")
+        said = ConditionUpdate("ScalingActive", "True", "ValidMetrics", f"load ratio {load:.2f} over 2 workers")
+        return folded(before, spec=spec, decision=replace(decided(), replicas=size), conditions=[said])
+
+    now = loaded(loaded(NO_STATUS, 0.52), ratio)
+    assert now.autoscaling.metrics[0].current == current
+    assert now.conditions[0].message == f"load ratio {told} over 2 workers"
