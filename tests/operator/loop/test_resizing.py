@@ -29,3 +29,15 @@ def test_every_size_is_reached_and_who_is_wanted_serves(world: Any, steps: list[
     it.run(90)
     assert it.cluster.replicas == it.ready == len(it.cluster.workers) == steps[-1][0]
     assert all(fake.drains_s is None for fake in it.cluster.workers.values())
+
+
+def test_an_order_on_which_the_cluster_acts_late_is_given_once(world: Any) -> None:
+    it = world(replicas=3)
+    it.run(30)
+    settle, it.cluster._settle = it.cluster._settle, lambda: None
+    it.change(replicas=2)
+    it.run(90)
+    assert [size for size, _ in it.cluster.told("scale")] == [2]
+    it.cluster._settle = settle
+    it.run(30)
+    assert it.cluster.replicas == it.ready == len(it.cluster.workers) == 2
