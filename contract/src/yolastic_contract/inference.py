@@ -129,7 +129,8 @@ class Autoscaling(Resource):
     scale_down_load_percent: Annotated[int, Field(ge=1, le=99)] = 65
     """Shrink only if one worker fewer would stay below this."""
     forecast: Literal["Trend", "None"] = "Trend"
-    """Trend: order for the demand there will be when a new worker is ready, where the last minutes show it; None: do not."""
+    """Trend: order for the demand there will be when a new worker is ready, where the last minutes show it, and let the
+    scale-down window count twice after demand fell at once; None: neither."""
     behavior: Behavior | None = None
     """Exactly autoscaling/v2: windows, policies, selectPolicy, tolerance."""
     fallback: Fallback = Fallback()

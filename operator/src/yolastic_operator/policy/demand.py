@@ -8,6 +8,7 @@ from typing import Final
 from yolastic_contract.inference import Autoscaling
 from yolastic_operator.model import DemandSample, Fresh, Missing, Observation, Source, Step, WorkerView
 from yolastic_operator.policy.behavior import tolerances
+from yolastic_operator.policy.fall import Fall
 from yolastic_operator.policy.forecast import Forecast
 from yolastic_operator.policy.hpa import PodMetrics, Tolerances, replicas_for
 from yolastic_operator.policy.workers import count, is_serving, is_starting
@@ -43,6 +44,7 @@ def propose(
     ahead: Forecast | None = None,
     counted_per_s: float | None = None,
     carried_per_s: float | None = None,
+    fallen: Fall | None = None,
     unconfirmed: str = "",
 ) -> Proposal:
     """Proposal of the load, now or ahead: up on what is known, down only when every serving worker has fresh figures.
@@ -54,6 +56,7 @@ def propose(
         ahead: demand to be ready for; the larger of the two proposals wins.
         counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
         carried_per_s: the same at its mean, with what was sent to workers that have gone since; nobody shrinks below it.
+        fallen: demand that fell at once and may come back so; the size is not made smaller than it needs.
         unconfirmed: why there may be others beside these workers (`Fleet.unconfirmed`); then nobody shrinks.
     """
     serving = [view for view in workers if is_serving(view)]
@@ -88,10 +91,15 @@ def propose(
     if wanted < current:
         if replicas > _guarded(wanted, current, sum(values), autoscaling, serving, unconfirmed)[0]:
             why += ", with what came to workers that have just gone"
+        if (kept := _kept(fallen, pods, fresh, current, autoscaling)) > replicas:
+            replicas, reason, why = kept, "DemandFellAtOnce", f", {fallen}"
         steps.append(Step("Survivors", _survivors(replicas, total, autoscaling, why)))
     else:
         steps.append(Step("Survivors", "the load does not ask for fewer"))
-    if ahead is not None:
+    if ahead is None:
+        none = "demand does not rise beyond its noise" if autoscaling.forecast == "Trend" else "not asked for (forecast: None)"
+        steps.append(Step("Forecast", none))
+    else:
         more = max(-_above(fresh, ahead.images_per_s), -too_much)
         # The tolerance is there for noise, and a trend is beyond that: who waits for 10 % more has workers that are too busy.
         tolerance = replace(tolerances(autoscaling.behavior), up=0.0) if ahead.is_trend else tolerances(autoscaling.behavior)
@@ -99,10 +107,6 @@ def propose(
         if later > replicas:
             replicas, reason, why = later, "ForecastAboveTarget", f", {ahead}"
         steps.append(Step("Forecast", f"{ahead}: {count(later)}"))
-    elif autoscaling.forecast == "None":
-        steps.append(Step("Forecast", "not asked for (forecast: None)"))
-    else:
-        steps.append(Step("Forecast", "demand does not rise beyond its noise"))
     return Proposal(replicas, reason, f"{load}: {count(replicas)}{why}", mean, source, steps=tuple(steps))
 
 
@@ -120,6 +124,16 @@ def _with(pods: PodMetrics, more: float, current: int, autoscaling: Autoscaling,
     target = autoscaling.target_load_percent * 10
     found = replicas_for(current, target, tolerance, replace(pods, values=changed))
     return current if found is None else found.replicas
+
+
+def _kept(
+    fallen: Fall | None, pods: PodMetrics, fresh: Sequence[tuple[WorkerView, float]], current: int, autoscaling: Autoscaling
+) -> int:
+    """The calculation's size for demand that may come back. Not more than there is: that it may orders nothing."""
+    if fallen is None:
+        return 0
+    more = -_above(fresh, fallen.before_per_s)
+    return min(_with(pods, more, current, autoscaling, tolerances(autoscaling.behavior)), current)
 
 
 def _above(fresh: Sequence[tuple[WorkerView, float]], images_per_s: float) -> float:

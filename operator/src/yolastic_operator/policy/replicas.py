@@ -9,6 +9,7 @@ from yolastic_operator.policy import fallback
 from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import Proposal, propose
+from yolastic_operator.policy.fall import Fall, deepest
 from yolastic_operator.policy.workers import count, is_draining, is_leaving
 
 
@@ -39,6 +40,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
         counted_per_s=trend.counted(state.intervals, now_s),
         carried_per_s=trend.counted(state.intervals, now_s, certain=0.0),
+        fallen=_fallen(state, autoscaling, now_s),
         unconfirmed=observation.fleet.unconfirmed,
     )
     lost_s = fallback.lost_since(state.lost_s, proposal, observation, now_s)
@@ -51,6 +53,13 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
     decision = _in_mode(wish, autoscaling.mode, current)
     history = rules.remember_scale(sized.history, decision.desired - before, autoscaling.behavior, now_s)
     return Sized(decision, history, lost_s)
+
+
+def _fallen(state: PolicyState, autoscaling: Autoscaling, now_s: float) -> Fall | None:
+    """For as long as the window that follows, so that it counts twice after a fall; at most as long as demand is remembered."""
+    if autoscaling.forecast == "None":
+        return None
+    return deepest(state.intervals, rules.down_window_s(autoscaling.behavior), now_s)
 
 
 def _ordered(observation: Observation, autoscaling: Autoscaling) -> int:
