@@ -48,12 +48,27 @@ def test_an_autoscaler_decides_every_fifteen_seconds_within_its_bounds(metric, t
     assert all(at_s % 15 == 0 for at_s, _ in run.fleet.changes)
 
 
-def test_a_step_down_is_one_order():
-    phases = (Phase("work", 60, 180, 180), Phase("calm", 400, 5, 5))
+@pytest.mark.parametrize(
+    ("forecast", "orders"),
+    [
+        ("None", [(1, 360)]),  # 300 s of stabilisation after the last high recommendation
+        ("Trend", [(3, 360), (1, 650)]),  # what had been needed stays for that time again, because it may come back at once
+    ],
+)
+def test_after_a_step_down_the_window_counts_and_then_once_more(forecast, orders):
+    phases = (Phase("work", 60, 180, 180), Phase("calm", 640, 5, 5))
     worker = WorkerRules(LARGE, objective_s=0.5, patience_s=0.5)
-    run = Run(Settings(phases, FleetRules(worker), 4, autoscaling={"maxReplicas": 12}), OwnDecision()).play()
-    assert [size for _, size in run.fleet.changes] == [1]
-    assert 355 <= run.fleet.changes[0][0] <= 400  # 300 s of stabilisation after the last high recommendation
+    autoscaling = {"maxReplicas": 12, "forecast": forecast}
+    run = Run(Settings(phases, FleetRules(worker), 4, autoscaling=autoscaling), OwnDecision()).play()
+    assert [size for _, size in run.fleet.changes] == [size for size, _ in orders]
+    assert [at_s for at_s, _ in run.fleet.changes] == pytest.approx([at_s for _, at_s in orders], abs=40)
+
+
+def test_what_fell_at_once_and_comes_back_is_met_by_its_workers():
+    phases = (Phase("work", 60, 180, 180), Phase("outage", 480, 12, 12), Phase("work", 60, 180, 180))
+    worker = WorkerRules(LARGE, objective_s=0.5, patience_s=0.5)
+    run = Run(Settings(phases, FleetRules(worker), 3, autoscaling={"maxReplicas": 12}), OwnDecision()).play()
+    assert (~(run.latencies_s() <= 0.5)).sum() == 0
 
 
 def test_constant_load_never_flaps():
