@@ -18,7 +18,7 @@ def test_drop_oldest_answers_the_oldest_that_a_newer_image_came(start_worker: St
     for number in range(5):  # one runs, two wait, then two more come
         threads.append(threading.Thread(target=lambda number=number: answers.update({number: worker.predict(jpeg)})))
         threads[-1].start()
-        until(lambda number=number: worker.state()["load"]["inflight_images"] + len(answers) >= number + 1)
+        until(lambda number=number: len(answers) + worker.state()["load"]["inflight_images"] >= number + 1)
     for thread in threads:
         thread.join(30)
     dropped = {number for number, answer in answers.items() if answer.status == 429}
