@@ -66,6 +66,11 @@ def names_of(inference: Inference) -> set[str]:
     return {pod["metadata"]["name"] for pod in inference.pods()}
 
 
+def both_have_the_other(inference: Inference) -> bool:
+    loaded = inference.status.get("model", {})
+    return bool(loaded.get("sha256") == digest(OTHER) and loaded.get("loadedReplicas") == 2)
+
+
 def is_ready(pod: Any) -> bool:
     conditions = {item["type"]: item["status"] for item in pod["status"].get("conditions", [])}
     return conditions.get("Ready") == "True" and "deletionTimestamp" not in pod["metadata"]
@@ -130,8 +135,7 @@ def test_it_goes_one_by_one_with_more_workers_ordered_than_accelerators(
         nonlocal fewest
         fewest = min(fewest, sum(is_ready(pod) for pod in inference.pods()))
         told.add(inference.condition("Progressing")[2])
-        loaded = inference.status.get("model", {})
-        return bool(loaded.get("sha256") == digest(OTHER) and loaded.get("loadedReplicas") == 2)
+        return both_have_the_other(inference)
 
     with nothing_fails(client, inference):
         before = names_of(inference)
@@ -159,8 +163,7 @@ def test_it_goes_one_by_one_where_a_quota_has_no_room_for_one_more(
 
     def over() -> bool:
         told.add(inference.condition("Progressing")[2])
-        loaded = inference.status.get("model", {})
-        return bool(loaded.get("sha256") == digest(OTHER) and loaded.get("loadedReplicas") == 2)
+        return both_have_the_other(inference)
 
     with nothing_fails(client, inference):
         before = names_of(inference)

@@ -103,9 +103,11 @@ class Client:
         """Status and body of a GET."""
         return self.request(url, method="GET")
 
-    def predict(self, url: str, image: bytes, content_type: str = "image/jpeg") -> tuple[int, Any]:
+    def predict(
+        self, url: str, image: bytes, content_type: str = "image/jpeg", timeout_s: float = REQUEST_LIMIT_S
+    ) -> tuple[int, Any]:
         """Status and JSON of one image posted to a Service's /predict."""
-        status, text = self.request(f"{url}/predict", image, headers={"Content-Type": content_type})
+        status, text = self.request(f"{url}/predict", image, headers={"Content-Type": content_type}, timeout_s=timeout_s)
         return status, json.loads(text) if text.startswith("{") else text
 
     @contextmanager

@@ -121,7 +121,8 @@ def served(client: Client, inference: Inference) -> object:
     """The answer to the image, once the Service's address has reached the node: a moment after the first worker is Ready."""
 
     def answered() -> object:
-        status, answer = client.predict(inference.url, IMAGE)
+        # A connection that began before the node knew the address may never get through: another one does.
+        status, answer = client.predict(inference.url, IMAGE, timeout_s=3)
         return answer if status == 200 else None
 
     return await_that(answered, 15, f"{inference.name} answers")

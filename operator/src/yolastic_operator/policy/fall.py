@@ -19,6 +19,8 @@ STEADY_S: Final = 30.0
 """So long before a fall the demand was steady, seconds."""
 STEADY: Final = 0.9
 """It was when the later half of that was at least so much of the earlier, a standard error allowed for."""
+_LOOKS: Final = math.ceil(STEADY_S / SHORTEST_S)
+"""There are no more in that time; this is asked in every turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,9 @@ def deepest(intervals: Sequence[DemandInterval], within_s: float, now_s: float) 
         if after.end_s <= now_s - within_s:
             continue
         ends_s = intervals[number - 2].end_s
-        before = [one for one in intervals[: number - 1] if one.start_s >= ends_s - STEADY_S]
-        if _is_steady(before) and _is_lost(_per_s(before), after):
+        looks = intervals[max(number - 1 - _LOOKS, 0) : number - 1]
+        before = [one for one in looks if one.start_s >= ends_s - STEADY_S]
+        if before and _is_lost(_per_s(before), after) and _is_steady(before):
             found.append(Fall(_per_s(before), now_s - after.start_s))
     return max(found, key=lambda fall: fall.before_per_s, default=None)
 
