@@ -113,6 +113,8 @@ def test_no_old_worker_makes_room_for_one_of_which_nobody_knows_whether_it_found
     it.run(120)
     assert it.cluster.workload.manner == "Surge"
     answer(it)
+    asyncio.run(it.turn())
+    assert it.cluster.workload.manner == "Surge", "what was between is not known now either"
     it.run_until(
         lambda: it.ready == 2 and {fake.revision for fake in it.cluster.workers.values()} == {it.cluster.workload.revision}
     )

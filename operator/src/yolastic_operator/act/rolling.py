@@ -24,8 +24,10 @@ class Rolling:
         self._record: Record | None = None
         self._watch = Watch()
         self._text = ""
-        self._seen_s: float | None = None
-        """When the fleet was confirmed last, on the clock of `follow`."""
+        self._turned_s: float | None = None
+        """When `follow` was asked last."""
+        self._clock_s = 0.0
+        """Seconds in which the fleet was confirmed."""
 
     def follow(
         self,
@@ -43,15 +45,16 @@ class Rolling:
         `homeless`, `waiting`: as in `rollout.plan`.
         """
         record = read(fleet.record) if self._record is None else self._record
-        if not fleet.unconfirmed or self._seen_s is None:
-            self._seen_s = now_s
+        if self._turned_s is not None and not fleet.unconfirmed:
+            self._clock_s += now_s - self._turned_s
+        self._turned_s = now_s
         kept = Kept(wanted.revision, wanted.runtime_name, wanted.spec, wanted.runtime)
         plan = rollout.plan(
             fleet,
             kept,
             record=record,
             watch=self._watch,
-            now_s=self._seen_s,
+            now_s=self._clock_s,
             homeless=homeless,
             waiting=waiting,
         )

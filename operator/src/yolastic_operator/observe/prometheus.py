@@ -141,7 +141,7 @@ def fold(values: list[Series], times: list[Series], stale_after_s: float) -> Loa
         # NaN compares false with everything, so an age that is none is refused here as well as a time far ahead.
         if told_s is None or not told_s >= -stale_after_s or told_s >= best_age_s.get(item.pod, float("inf")):
             continue
-        best_age_s[item.pod] = age_s = max(told_s, 0.0)
+        best_age_s[item.pod], age_s = told_s, max(told_s, 0.0)
         fault = implausible_ratio(item.value)
         if fault is not None:
             pods[item.pod] = Missing(f"Prometheus: {fault}")
@@ -149,7 +149,7 @@ def fold(values: list[Series], times: list[Series], stale_after_s: float) -> Loa
             pods[item.pod] = Fresh(item.value, age_s) if age_s <= stale_after_s else Stale(item.value, age_s)
     if not best_age_s:
         return LoadRatios(newest=Missing("Prometheus: no series"))
-    newest_s = min(best_age_s.values())
+    newest_s = max(min(best_age_s.values()), 0.0)
     newest = Fresh(newest_s, newest_s) if newest_s <= stale_after_s else Stale(newest_s, newest_s)
     # Of both: a cache may replay the one query and pass the other on.
     return LoadRatios(pods, newest, min(item.evaluated_s for item in (*values, *times)))
