@@ -31,7 +31,8 @@ check: setup ## format, lint, types, layers, generated files
 	$(PY) tools/generate.py --check
 
 test: setup ## all that needs no cluster
-	$(PY) -m pytest -m "not cluster and not gpu" --durations=10
+	$(PY) -m pytest -n 2 -m "not alone and not cluster and not gpu" --durations=10
+	$(PY) -m pytest -m alone --durations=10
 
 test-cluster: setup ## a real one-node Kubernetes, or the one in KUBECONFIG
 	tests/cluster/run.sh

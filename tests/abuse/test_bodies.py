@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from benchmarks import hostile
 
+pytestmark = pytest.mark.alone
+
 SEED = 20_241
 SLOWEST_S = 20
 """One of them alone, on a machine that does much else; a bomb that goes off takes minutes."""

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from benchmarks import hostile
 
+pytestmark = pytest.mark.alone
+
 MANY = 40
 MAX_CONNECTIONS = 64
 

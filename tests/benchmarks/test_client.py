@@ -12,6 +12,8 @@ import pytest
 from benchmarks import client
 from benchmarks.client import Target
 
+pytestmark = pytest.mark.alone
+
 _PROGRAM = client.program
 """As it is without the fixture below."""
 

@@ -19,6 +19,8 @@ import pytest
 from yolastic_cli.__main__ import main
 from yolastic_cli.load import LoadProcess, OpenLoad, Phase, read_labelled_images
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).parents[2]
 DIGEST = (ROOT / "examples/models/shapes.onnx.sha256").read_text().split()[0]
 QUICKSTART = str(ROOT / "examples/quickstart.yaml")

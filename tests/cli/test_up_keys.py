@@ -11,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
+
+pytestmark = pytest.mark.alone
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples/models/shapes.onnx"

@@ -11,6 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Any]
 CLIENT = Path(__file__).parents[2] / "benchmarks/client_fallback.py"
 

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[2]
 FAULTY = str(Path(__file__).with_name("faulty_worker.py"))
 LOST = "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=x ; expr=cudaStreamSynchronize(stream)"

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Any]
 SIMULATED = ("--backend", "simulated", "--simulate", "fixed_ms=30,per_image_ms=1", "--input-size", "64x64")
 

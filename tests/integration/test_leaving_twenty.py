@@ -6,6 +6,10 @@ from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Any]
 TIMES = 20
 SIMULATED = (

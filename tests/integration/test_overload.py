@@ -6,6 +6,10 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Any]
 Until = Callable[..., None]
 SLOW = ("--backend", "simulated", "--simulate", "fixed_ms=600,per_image_ms=0", "--max-batch", "1")

@@ -5,6 +5,8 @@ import asyncio
 import pytest
 from benchmarks.shared_device import BASE, BUDGET_BYTES, CEILING, NAMES, Device, shared_device
 
+pytestmark = pytest.mark.alone
+
 WITHIN_S = 3.0
 LOOKS_PER_S = 20.0
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Any]
 MIB = 2**20
 ROOT = Path(__file__).resolve().parents[2]

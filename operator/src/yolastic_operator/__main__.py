@@ -97,6 +97,11 @@ async def run(own: Settings, stop: asyncio.Event | None = None) -> None:
 async def _operate(own: Settings, deps: handlers.Deps, stop: asyncio.Event) -> None:
     registry = kopf.OperatorRegistry()
     handlers.register(registry, deps)
+
+    @kopf.on.cleanup(registry=registry, id="stop")
+    async def end(**_: Any) -> None:
+        stop.set()  # after a signal kopf would wait 5 s for its own task that waits for this
+
     kopf_settings = kopf.OperatorSettings()
     handlers.configure(kopf_settings)
     _LOG.info("serving %s", ", ".join(own.namespaces) or "all namespaces")

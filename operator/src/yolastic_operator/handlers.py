@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from yolastic_contract import names
 from yolastic_contract.inference import InferenceSpec
 from yolastic_operator import pacing
+from yolastic_operator.cluster.anew import anew
 from yolastic_operator.cluster.cache import FleetCache, Key, Kind
 from yolastic_operator.cluster.drift import Drift
 from yolastic_operator.heartbeat import Heartbeat
@@ -174,6 +175,7 @@ def _session(info: kopf.ConnectionInfo, connections: int) -> kopf.AiohttpSession
         headers=info.as_http_headers(),
         proxy=info.proxy_url,
         trust_env=bool(info.trust_env),
+        middlewares=(anew,),
     )
     return kopf.AiohttpSession(
         server=info.server, default_namespace=info.default_namespace, priority=info.priority, aiohttp_session=session

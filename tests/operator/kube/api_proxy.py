@@ -51,7 +51,11 @@ class Proxy:
 
     def gone(self) -> None:
         """Tell all watches that the server has forgotten where they were."""
-        self._call(self._each(json.dumps({"type": "ERROR", "object": GONE}).encode() + b"\n"))
+        self.tell(GONE)
+
+    def tell(self, status: dict[str, Any]) -> None:
+        """Send all watches this Status as an error."""
+        self._call(self._each(json.dumps({"type": "ERROR", "object": status}, separators=(",", ":")).encode() + b"\n"))
 
     def stop(self) -> None:
         """Nobody listens any more."""

@@ -26,7 +26,11 @@ def everything(status: int) -> Callable[[str, str], int | None]:
     return lambda method, path: status
 
 
-@pytest.mark.parametrize("fault", [writes(409), writes(410), everything(429), everything(500)], ids=["409", "410", "429", "500"])
+@pytest.mark.parametrize(
+    "fault",
+    [writes(409), writes(410), *(everything(status) for status in (400, 404, 409, 410, 429, 500))],
+    ids=["writes 409", "writes 410", "400", "404", "409", "410", "429", "500"],
+)
 def test_after_refusals_it_is_right_within_two_turns(scene: Scene, fault: Any) -> None:
     scene.make(1)
     process = scene.operator()
@@ -102,7 +106,28 @@ def test_a_pod_that_came_while_the_watch_stood_still_is_found(scene: Scene) -> N
     eventually("it is found", lambda: scene.status["replicas"] == 2, TWO_TURNS_S)
 
 
-@pytest.mark.parametrize("status", [429, 500])
+def test_at_sigterm_it_ends_without_a_pause(scene: Scene) -> None:
+    scene.make(1)
+    process = scene.operator()
+    eventually("it is right", lambda: scene.right(1))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(4) == 0  # kopf waits 5 s for what it believes to hang
+    scene.operator()
+    scene.make(2)
+    eventually("the next one goes on", lambda: scene.right(2))
+
+
+def test_an_error_that_comes_down_a_watch_makes_it_begin_anew(scene: Scene) -> None:
+    scene.make(1)
+    process = scene.operator()
+    eventually("it is right", lambda: scene.right(1))
+    scene.proxy.tell({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "InternalError", "code": 500})
+    scene.make(3)
+    eventually("it is right again", lambda: scene.right(3), TWO_TURNS_S)
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("status", [410, 429, 500])
 def test_while_lists_are_refused_it_goes_on_and_only_does_not_shrink(scene: Scene, status: int) -> None:
     scene.make(2)
     scene.operator()

@@ -22,6 +22,8 @@ from yolastic_operator.cluster.local import LocalCluster
 from yolastic_operator.loop import Loop, LoopSettings
 from yolastic_operator.model import Ref, Worker
 
+pytestmark = pytest.mark.alone
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 IMAGE = (EXAMPLES / "images/shapes-00.jpg").read_bytes()
 LYING = str(Path(__file__).with_name("lying_worker.py"))

@@ -23,6 +23,8 @@ from yolastic_operator.cluster.process import WorkerProcess
 from yolastic_operator.loop import Loop, LoopSettings
 from yolastic_operator.model import Ref, Worker
 
+pytestmark = pytest.mark.alone
+
 EXAMPLES = Path(__file__).parents[3] / "examples"
 REF = Ref("default", "shapes")
 SIMULATED = RuntimeSpec(
