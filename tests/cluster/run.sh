@@ -42,7 +42,7 @@ if [ $# -gt 0 ]; then
   run "$@" || status=$?
 else
   run tests/cluster || status=$?
-  # The operator's tests need an API server alone, of what the node's tests have built by then. They mostly wait: two at a time.
-  run tests/operator/kube -n 2 || status=$?
+  # The operator's tests need an API server alone, of what the node's tests have built by then. They mostly wait: three at a time.
+  run tests/operator/kube -n 3 || status=$?
 fi
 exit $status

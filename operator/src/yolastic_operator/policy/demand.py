@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from yolastic_contract.inference import Autoscaling
 from yolastic_operator.model import DemandSample, Fresh, Missing, Observation, Source, Step, WorkerView
@@ -59,99 +59,168 @@ def propose(
         fallen: demand that fell at once and may come back so; the size is not made smaller than it needs.
         unconfirmed: why there may be others beside these workers (`Fleet.unconfirmed`); then nobody shrinks.
     """
+    figures = _figures(workers, current, autoscaling)
+    asked = figures.asked()
+    if asked is None:
+        why = no_figures(figures.serving, figures.pods.unready)
+        return Proposal(None, "MetricsUnavailable", why, steps=(Step("Load", why),))
+    load = figures.words()
+    steps = [Step("Load", f"{load}: {count(asked)}")]
+    wanted, twice = figures.counted_once(asked, counted_per_s)
+    if wanted < asked:
+        steps.append(Step("Load", f"{twice:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
+    size, survivors = figures.survivors(wanted, carried_per_s, fallen, unconfirmed)
+    later, forecast = figures.later(ahead, twice)
+    if ahead is not None and later > size.replicas:
+        size = _Size(later, "ForecastAboveTarget", f", {ahead}")
+    message = f"{load}: {count(size.replicas)}{size.why}"
+    steps += [Step("Survivors", survivors), Step("Forecast", forecast)]
+    return Proposal(size.replicas, size.reason, message, figures.mean, figures.source, steps=tuple(steps))
+
+
+class _Size(NamedTuple):
+    replicas: int
+    reason: str
+    why: str
+    """What the message says of it, after a comma."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Figures:
+    """What the sums of one proposal are made of."""
+
+    current: int
+    autoscaling: Autoscaling
+    serving: Sequence[WorkerView]
+    fresh: Sequence[tuple[WorkerView, float]]
+    """Those of them whose load ratio may be acted on, with it."""
+    pods: PodMetrics
+
+    @property
+    def mean(self) -> float:
+        """Load ratio, over the fresh ones."""
+        return sum(ratio for _, ratio in self.fresh) / len(self.fresh)
+
+    @property
+    def source(self) -> Source:
+        """Where all of them came from, or the lesser of the two."""
+        return "Prometheus" if all(view.load_source == "Prometheus" for view, _ in self.fresh) else "Workers"
+
+    def words(self) -> str:
+        """The figures in words."""
+        target = self.autoscaling.target_load_percent / 100
+        words = f"load ratio {self.mean:.2f} over {count(len(self.fresh))}, target {target:.2f}"
+        return f"{words}, {self.pods.unready} starting" if self.pods.unready else words
+
+    def asked(self) -> int | None:
+        """The calculation's size; None when there is nothing to compute from."""
+        target = self.autoscaling.target_load_percent * 10
+        result = replicas_for(self.current, target, tolerances(self.autoscaling.behavior), self.pods)
+        if result is None:
+            return None
+        if result.replicas == self.current < len(self.serving):
+            # Some could not be told to leave yet. What all carry is then what `current` would have to: its ratio says nothing.
+            return max(min(math.ceil(sum(self.pods.values) / target), len(self.serving)), self.current)
+        return result.replicas
+
+    def counted_once(self, asked: int, counted_per_s: float | None) -> tuple[int, float]:
+        """The size asked for, and what it is too high by: workers that have just come count what others were sent before them."""
+        if asked <= self.current or counted_per_s is None or len(self.fresh) < len(self.serving):
+            return asked, 0.0
+        twice = max(self._above(counted_per_s), 0.0)
+        return max(self._with(-twice, tolerances(self.autoscaling.behavior)), self.current), twice
+
+    def survivors(self, wanted: int, carried_per_s: float | None, fallen: Fall | None, unconfirmed: str) -> tuple[_Size, str]:
+        """The size that is left of what is wanted, so that nobody shrinks onto workers that would be too busy; and in words."""
+        alone = sum(self.pods.values)
+        total = max(alone, self._carried(carried_per_s))
+        size = self._guarded(wanted, total, unconfirmed)
+        if wanted >= self.current:
+            return size, "the load does not ask for fewer"
+        if size.replicas > self._guarded(wanted, alone, unconfirmed).replicas:
+            size = size._replace(why=size.why + ", with what came to workers that have just gone")
+        if (kept := self._kept(fallen)) > size.replicas:
+            size = _Size(kept, "DemandFellAtOnce", f", {fallen}")
+        if size.why:
+            return size, f"{count(size.replicas)}{size.why}"
+        if not size.replicas:
+            return size, "none"
+        each, below = total / 1000 / size.replicas, self.autoscaling.scale_down_load_percent / 100
+        return size, f"{count(size.replicas)} would carry {each:.2f} each, below {below:.2f}"
+
+    def later(self, ahead: Forecast | None, twice: float) -> tuple[int, str]:
+        """The size for what is ahead, 0 for nothing; and in words."""
+        if ahead is None:
+            is_asked_for = self.autoscaling.forecast == "Trend"
+            return 0, "demand does not rise beyond its noise" if is_asked_for else "not asked for (forecast: None)"
+        tolerance = tolerances(self.autoscaling.behavior)
+        if ahead.is_trend:
+            # The tolerance is there for noise, and a trend is beyond that: who waits for 10 % more has workers that are too busy.
+            tolerance = replace(tolerance, up=0.0)
+        replicas = self._with(max(-self._above(ahead.images_per_s), -twice), tolerance)
+        return replicas, f"{ahead}: {count(replicas)}"
+
+    def _with(self, more: float, tolerance: Tolerances) -> int:
+        """The calculation's size with every load ratio higher by `more`."""
+        changed = tuple(max(value + round(more * 1000), 0) for value in self.pods.values)
+        target = self.autoscaling.target_load_percent * 10
+        found = replicas_for(self.current, target, tolerance, replace(self.pods, values=changed))
+        return self.current if found is None else found.replicas
+
+    def _kept(self, fallen: Fall | None) -> int:
+        """The calculation's size for demand that may come back. Not more than there is: that it may orders nothing."""
+        if fallen is None:
+            return 0
+        return min(self._with(-self._above(fallen.before_per_s), tolerances(self.autoscaling.behavior)), self.current)
+
+    def _rates(self) -> tuple[float, float] | None:
+        """(their own demand, their capacity) of all fresh ones, images/s; None when one of them does not tell."""
+        loads = [view.state.value.load for view, _ in self.fresh if not isinstance(view.state, Missing)]
+        capacity_per_s = sum(load.capacity_per_s for load in loads)
+        if capacity_per_s <= 0 or len(loads) < len(self.fresh):
+            return None
+        return sum(load.arrived_per_s + load.refused_per_s for load in loads), capacity_per_s
+
+    def _above(self, images_per_s: float) -> float:
+        """By how much of a load ratio the workers' own rates are above this demand of all of them; 0 when that is not known."""
+        rates = self._rates()
+        return 0.0 if rates is None else (rates[0] - images_per_s) / rates[1]
+
+    def _carried(self, images_per_s: float | None) -> int:
+        """The sum of the load ratios if they were sent all of this demand, in thousandths; 0 when that is not known."""
+        rates = self._rates()
+        if images_per_s is None or rates is None:
+            return 0
+        return round(images_per_s * len(self.fresh) / rates[1] * 1000)
+
+    def _guarded(self, replicas: int, total_milli: int, unconfirmed: str) -> _Size:
+        """The calculation's result, kept from shrinking on partial data or onto survivors that would be too busy."""
+        if replicas >= self.current:
+            return _Size(replicas, "LoadAboveTarget" if replicas > self.current else "WithinTolerance", "")
+        if unconfirmed:
+            why = f", not shrinking while nobody tells whether these are all workers ({unconfirmed})"
+            return _Size(self.current, "FleetUnconfirmed", why)
+        unknown = [view for view in self.serving if not isinstance(view.load_ratio, Fresh)]
+        if unknown:
+            why = f", not shrinking without fresh figures of every worker ({why_not_fresh(unknown[0])})"
+            return _Size(self.current, "PartialMetrics", why)
+        below = self.autoscaling.scale_down_load_percent
+        needed = survivors_needed(total_milli, below)
+        if needed <= replicas:
+            return _Size(replicas, "LoadBelowTarget", "")
+        replicas = min(needed, self.current)
+        fewer = replicas - 1
+        why = f", {count(fewer)} would carry {total_milli / 1000 / fewer:.2f} each, not below {below / 100:.2f}" if fewer else ""
+        held = "SurvivorsTooBusy" if fewer else "LastWorker"
+        return _Size(replicas, "LoadBelowTarget" if replicas < self.current else held, why)
+
+
+def _figures(workers: Sequence[WorkerView], current: int, autoscaling: Autoscaling) -> _Figures:
     serving = [view for view in workers if is_serving(view)]
     fresh = [(view, view.load_ratio.value) for view in serving if isinstance(view.load_ratio, Fresh)]
-    starting = sum(is_starting(view) for view in workers)
     values = tuple(round(ratio * 1000) for _, ratio in fresh)
-    pods = PodMetrics(values, missing=len(serving) - len(fresh), unready=starting)
-    target = autoscaling.target_load_percent * 10
-    result = replicas_for(current, target, tolerances(autoscaling.behavior), pods)
-    if result is None:
-        why = no_figures(serving, starting)
-        return Proposal(None, "MetricsUnavailable", why, steps=(Step("Load", why),))
-    mean = sum(ratio for _, ratio in fresh) / len(fresh)
-    source: Source = "Prometheus" if all(view.load_source == "Prometheus" for view, _ in fresh) else "Workers"
-    load = f"load ratio {mean:.2f} over {count(len(fresh))}, target {target / 1000:.2f}"
-    if starting:
-        load += f", {starting} starting"
-    wanted, too_much = result.replicas, 0.0
-    if wanted == current < len(serving):
-        # Some could not be told to leave yet. What all carry is then what `current` would have to: its ratio says nothing.
-        wanted = max(min(math.ceil(sum(values) / target), len(serving)), current)
-    asked = wanted
-    steps = [Step("Load", f"{load}: {count(asked)}")]
-    if wanted > current and counted_per_s is not None and len(fresh) == len(serving):
-        # Workers that have just come count what the others were sent before them: order nothing for that.
-        too_much = max(_above(fresh, counted_per_s), 0.0)
-        wanted = max(_with(pods, -too_much, current, autoscaling, tolerances(autoscaling.behavior)), current)
-        if wanted < asked:
-            steps.append(Step("Load", f"{too_much:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
-    total = max(sum(values), _carried(fresh, carried_per_s))
-    replicas, reason, why = _guarded(wanted, current, total, autoscaling, serving, unconfirmed)
-    if wanted < current:
-        if replicas > _guarded(wanted, current, sum(values), autoscaling, serving, unconfirmed)[0]:
-            why += ", with what came to workers that have just gone"
-        if (kept := _kept(fallen, pods, fresh, current, autoscaling)) > replicas:
-            replicas, reason, why = kept, "DemandFellAtOnce", f", {fallen}"
-        steps.append(Step("Survivors", _survivors(replicas, total, autoscaling, why)))
-    else:
-        steps.append(Step("Survivors", "the load does not ask for fewer"))
-    if ahead is None:
-        none = "demand does not rise beyond its noise" if autoscaling.forecast == "Trend" else "not asked for (forecast: None)"
-        steps.append(Step("Forecast", none))
-    else:
-        more = max(-_above(fresh, ahead.images_per_s), -too_much)
-        # The tolerance is there for noise, and a trend is beyond that: who waits for 10 % more has workers that are too busy.
-        tolerance = replace(tolerances(autoscaling.behavior), up=0.0) if ahead.is_trend else tolerances(autoscaling.behavior)
-        later = _with(pods, more, current, autoscaling, tolerance)
-        if later > replicas:
-            replicas, reason, why = later, "ForecastAboveTarget", f", {ahead}"
-        steps.append(Step("Forecast", f"{ahead}: {count(later)}"))
-    return Proposal(replicas, reason, f"{load}: {count(replicas)}{why}", mean, source, steps=tuple(steps))
-
-
-def _survivors(replicas: int, total_milli: int, autoscaling: Autoscaling, why: str) -> str:
-    """What the check on those that would be left came to."""
-    if why:
-        return f"{count(replicas)}{why}"
-    below = autoscaling.scale_down_load_percent / 100
-    return f"{count(replicas)} would carry {total_milli / 1000 / replicas:.2f} each, below {below:.2f}" if replicas else "none"
-
-
-def _with(pods: PodMetrics, more: float, current: int, autoscaling: Autoscaling, tolerance: Tolerances) -> int:
-    """The calculation's size with every load ratio higher by `more`."""
-    changed = tuple(max(value + round(more * 1000), 0) for value in pods.values)
-    target = autoscaling.target_load_percent * 10
-    found = replicas_for(current, target, tolerance, replace(pods, values=changed))
-    return current if found is None else found.replicas
-
-
-def _kept(
-    fallen: Fall | None, pods: PodMetrics, fresh: Sequence[tuple[WorkerView, float]], current: int, autoscaling: Autoscaling
-) -> int:
-    """The calculation's size for demand that may come back. Not more than there is: that it may orders nothing."""
-    if fallen is None:
-        return 0
-    more = -_above(fresh, fallen.before_per_s)
-    return min(_with(pods, more, current, autoscaling, tolerances(autoscaling.behavior)), current)
-
-
-def _above(fresh: Sequence[tuple[WorkerView, float]], images_per_s: float) -> float:
-    """By how much of a load ratio the workers' own rates are above this demand of all of them; 0 when that is not known."""
-    loads = [view.state.value.load for view, _ in fresh if not isinstance(view.state, Missing)]
-    capacity_per_s = sum(load.capacity_per_s for load in loads)
-    if capacity_per_s <= 0 or len(loads) < len(fresh):
-        return 0.0
-    return (sum(load.arrived_per_s + load.refused_per_s for load in loads) - images_per_s) / capacity_per_s
-
-
-def _carried(fresh: Sequence[tuple[WorkerView, float]], images_per_s: float | None) -> int:
-    """The sum of the workers' load ratios if they were sent all of this demand, in thousandths; 0 when that is not known."""
-    loads = [view.state.value.load for view, _ in fresh if not isinstance(view.state, Missing)]
-    capacity_per_s = sum(load.capacity_per_s for load in loads)
-    if images_per_s is None or capacity_per_s <= 0 or len(loads) < len(fresh):
-        return 0
-    return round(images_per_s * len(loads) / capacity_per_s * 1000)
+    unready = sum(is_starting(view) for view in workers)
+    return _Figures(current, autoscaling, serving, fresh, PodMetrics(values, len(serving) - len(fresh), unready))
 
 
 def survivors_needed(total_milli: int, below_percent: int) -> int:
@@ -194,27 +263,3 @@ def no_figures(serving: Sequence[WorkerView], starting: int) -> str:
     if serving:
         return f"no fresh load figures from {count(len(serving))} ({why_not_fresh(serving[0])}): holding"
     return f"no worker is ready yet ({starting} starting): holding" if starting else "no worker is ready: holding"
-
-
-def _guarded(  # noqa: PLR0917 - one step of a sum
-    replicas: int, current: int, total_milli: int, autoscaling: Autoscaling, serving: Sequence[WorkerView], unconfirmed: str
-) -> tuple[int, str, str]:
-    """The calculation's result, kept from shrinking on partial data or onto survivors that would be too busy."""
-    if replicas == current:
-        return current, "WithinTolerance", ""
-    if replicas > current:
-        return replicas, "LoadAboveTarget", ""
-    if unconfirmed:
-        return current, "FleetUnconfirmed", f", not shrinking while nobody tells whether these are all workers ({unconfirmed})"
-    unknown = [view for view in serving if not isinstance(view.load_ratio, Fresh)]
-    if unknown:
-        return current, "PartialMetrics", f", not shrinking without fresh figures of every worker ({why_not_fresh(unknown[0])})"
-    below = autoscaling.scale_down_load_percent
-    needed = survivors_needed(total_milli, below)
-    if needed <= replicas:
-        return replicas, "LoadBelowTarget", ""
-    replicas = min(needed, current)
-    fewer = replicas - 1
-    why = f", {count(fewer)} would carry {total_milli / 1000 / fewer:.2f} each, not below {below / 100:.2f}" if fewer else ""
-    held = "SurvivorsTooBusy" if fewer else "LastWorker"
-    return replicas, "LoadBelowTarget" if replicas < current else held, why
