@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from yolastic_contract.inference import InferenceSpec, InferenceStatus
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.inference_status import InferenceStatus
 from yolastic_contract.runtime import RuntimeSpec
 
 SHA256 = "0" * 64

@@ -15,7 +15,7 @@ from typing import Any, Final
 from yolastic_cli import running
 from yolastic_cli.errors import CliError
 from yolastic_contract import names
-from yolastic_contract.inference import DecisionStatus, InferenceStatus
+from yolastic_contract.inference_status import DecisionStatus, InferenceStatus
 from yolastic_operator.act import status as folding
 from yolastic_operator.cluster.base import ClusterError
 

@@ -9,7 +9,8 @@ from typing import Any, Final
 
 from yolastic_contract import names
 from yolastic_contract.base import INT32_MAX, INT64_MAX, Resource, cel
-from yolastic_contract.inference import InferenceSpec, InferenceStatus
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.inference_status import InferenceStatus
 from yolastic_contract.runtime import RuntimeSpec
 
 _ORDER: Final = (

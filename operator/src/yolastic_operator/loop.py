@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from yolastic_contract.inference import DecisionStatus, InferenceSpec, InferenceStatus
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.inference_status import DecisionStatus, InferenceStatus
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.act import status as folding
 from yolastic_operator.act import workload

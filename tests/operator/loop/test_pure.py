@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yolastic_contract.inference import Condition, DecisionStatus, ExplanationStep, InferenceSpec, InferenceStatus
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.inference_status import Condition, DecisionStatus, ExplanationStep, InferenceStatus
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_contract.state import ModelState, WorkerState
 from yolastic_operator.act import ceilings, changes, events, news, rolling, shrink

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from yolastic_contract.inference import InferenceSpec, InferenceStatus
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.inference_status import InferenceStatus
 from yolastic_operator.cluster.base import ClusterError, WorkerError
 from yolastic_operator.cluster.fake import FakeCluster
 from yolastic_operator.loop import Loop, LoopSettings

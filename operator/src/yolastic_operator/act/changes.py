@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from yolastic_contract.inference import DecisionStatus, InferenceStatus
+from yolastic_contract.inference_status import DecisionStatus, InferenceStatus
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.ceilings import pending
 from yolastic_operator.act.effects import Resized

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from yolastic_contract.inference import Condition, DecisionStatus, InferenceStatus
+from yolastic_contract.inference_status import Condition, DecisionStatus, InferenceStatus
 from yolastic_operator.cluster.base import Event
 
 _STARTING: Final = frozenset({"Starting", "NoWorkers"})

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from yolastic_contract.inference import AutoscalingStatus, ExplanationStep, InferenceStatus
+from yolastic_contract.inference_status import AutoscalingStatus, ExplanationStep, InferenceStatus
 from yolastic_operator.act.status import render
 from yolastic_operator.act.words import without_numbers
 from yolastic_operator.policy.demand import QUEUE_WINDOW_S

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from yolastic_contract.inference import InferenceStatus
+from yolastic_contract.inference_status import InferenceStatus
 from yolastic_operator.act import events, news
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.complaints import Complaints

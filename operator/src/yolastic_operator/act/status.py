@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from yolastic_contract.inference import (
+from yolastic_contract.inference import InferenceSpec
+from yolastic_contract.inference_status import (
     KEPT_DECISIONS,
     MOST_STEPS,
     STEP_LENGTH,
@@ -17,7 +18,6 @@ from yolastic_contract.inference import (
     Condition,
     DecisionStatus,
     ExplanationStep,
-    InferenceSpec,
     InferenceStatus,
     LatencyStatus,
     MemoryStatus,

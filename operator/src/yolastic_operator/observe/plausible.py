@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from yolastic_contract.inference import SHA256_LENGTH, TASK_LENGTH
+from yolastic_contract.inference_status import SHA256_LENGTH, TASK_LENGTH
 from yolastic_contract.names import BUCKETS
 from yolastic_contract.state import Fit, WorkerState
 
