@@ -57,7 +57,7 @@ bench-gpu: $(GPU_SETUP) ## the figures of benchmarks/RESULTS-gpu.md; needs an NV
 demo: setup ## the main job on this machine: night, rush hour, night, in under 3 minutes
 	$(PY) -m yolastic_cli demo
 
-bench: setup ## the figures of benchmarks/RESULTS.md beside five other servers: about 110 minutes (BENCH=--quick: 10)
+bench: setup ## the figures of benchmarks/RESULTS.md beside five other servers: about 110 minutes (BENCH=--quick: 35)
 	UV=$(UV) $(PY) benchmarks/run.py $(BENCH)
 
 generate: setup ## CRDs, chart parts and reference tables from the contract
