@@ -152,6 +152,33 @@ def test_sigint_and_sigterm_while_starting_end_quietly(start_worker: Start, unti
         assert "Traceback" not in worker.log()
 
 
+def test_behind_a_service_nobody_is_let_in_before_it_can_serve(
+    start_worker: Start, jpeg: bytes, until: Callable[..., None]
+) -> None:
+    slow = ("--backend", "simulated", "--simulate", "fixed_ms=300,per_image_ms=0", "--input-size", "64x64", "--max-batch", "1")
+    worker = start_worker(*slow, "--open-when-ready", wait=False)
+    until(lambda: "simulated accelerator" in worker.log())
+    assert worker.control("GET", "/readyz").code == "starting"
+    with pytest.raises(ConnectionRefusedError):
+        worker.predict(jpeg)
+    until(lambda: worker.control("GET", "/readyz").status == 200)
+    assert worker.predict(jpeg).status == 200
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait(10) == 0
+
+
+def test_open_when_ready_ends_quietly_while_starting(start_worker: Start, until: Callable[..., None]) -> None:
+    worker = start_worker(
+        *("--backend", "simulated", "--simulate", "fixed_ms=3000,per_image_ms=0", "--input-size", "64x64"),
+        "--open-when-ready",
+        wait=False,
+    )
+    until(lambda: "simulated accelerator" in worker.log())
+    worker.process.send_signal(signal.SIGTERM)
+    assert worker.wait(10) == 0
+    assert "Traceback" not in worker.log()
+
+
 def test_kill_is_seen_as_a_closed_connection(start_worker: Start, jpeg: bytes) -> None:
     worker = start_worker(*SIMULATED)
     assert worker.predict(jpeg).status == 200

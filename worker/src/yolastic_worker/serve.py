@@ -185,7 +185,7 @@ class Worker:
         self._server = HttpServer(application, replace(limits, connections=connections), self.metrics.answered)
         control_thread = ControlThread(self, control, metrics)
         control_thread.start()
-        if self.settings.fd is None:  # a shared socket is another worker's door too: it is opened when this one can serve
+        if not self.settings.open_when_ready:  # whom a shared socket or a Service sends here, another worker could serve at once
             await self._server.start(listener)
         engine_thread = threading.Thread(target=self._engine_thread, name="engine", daemon=True)
         engine_thread.start()
@@ -203,7 +203,7 @@ class Worker:
             return self._failed()
         _set_aside_what_stays()
         if loaded is self._loaded and self.lifecycle.ready():
-            if self.settings.fd is not None:
+            if self.settings.open_when_ready:
                 await self._server.start(listener)
             logger.info("ready after %.2f s, batches of up to %d", self.lifecycle.ready_after_s, self._largest())
         if await self._first(self._signalled, self._ended) is self._ended:

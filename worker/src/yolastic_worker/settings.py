@@ -35,6 +35,8 @@ class ServeSettings:
     host: str
     port: int
     fd: int | None
+    open_when_ready: bool
+    """Others serve at the same address: nobody is let in before this one can serve."""
     control_host: str
     control_port: int
     control_fd: int | None
@@ -212,6 +214,12 @@ def _serve_flags(parser: argparse.ArgumentParser) -> None:
     _add(parser, "--host", default="0.0.0.0", help="of the data port")  # noqa: S104 - it serves a network
     _add(parser, "--port", type=port, default=DATA_PORT)
     _add(parser, "--fd", type=fd, help="an inherited listening socket, shared with other workers, instead of --port")
+    _add(
+        parser,
+        "--open-when-ready",
+        action="store_true",
+        help="open the data port no sooner than it can serve, for behind a Service; without it 503 is answered meanwhile",
+    )
     _add(parser, "--control-host", default="0.0.0.0", help="of the control port and the metrics port")  # noqa: S104 - probes come from the node
     _add(parser, "--control-port", type=port, default=CONTROL_PORT)
     _add(parser, "--control-fd", type=fd, help="an inherited socket instead of --control-port")
@@ -334,7 +342,8 @@ def _serve_settings(told: argparse.Namespace) -> ServeSettings:
     return ServeSettings(
         model=told.model, model_sha256=told.model_sha256, name=told.name or (told.model.stem if told.model else "simulated"),
         task=told.task, input_size=told.input_size, backend=told.backend, device=told.device,
-        simulation=parse_simulation(told.simulate), host=told.host, port=told.port, fd=told.fd, control_host=told.control_host,
+        simulation=parse_simulation(told.simulate), host=told.host, port=told.port, fd=told.fd,
+        open_when_ready=told.open_when_ready or told.fd is not None, control_host=told.control_host,
         control_port=told.control_port, control_fd=told.control_fd, metrics_port=told.metrics_port,
         control_token_file=told.control_token_file, max_batch=told.max_batch, window=told.window,
         max_delay_s=told.max_delay_ms / 1e3, eager_size=told.eager_size,

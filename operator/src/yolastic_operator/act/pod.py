@@ -115,6 +115,8 @@ def _worker(workload: Workload, claim: tuple[str, str] | None, propagation_delay
     keys = workload.spec.api_keys_secret_name is not None
     arguments = [
         *worker_arguments(workload.ref.name, workload.spec, workload.runtime, model_path),
+        # A container that was started again may still be in the Service: who is refused at once tries another worker.
+        "--open-when-ready",
         *("--metrics-port", str(names.METRICS_PORT)),
         *("--control-token-file", f"{TOKEN_FOLDER}/{names.CONTROL_TOKEN_KEY}"),
         *(("--api-keys-file", f"{API_KEYS_FOLDER}/{names.API_KEYS_KEY}") if keys else ()),
