@@ -16,6 +16,7 @@ from cluster_kit.cluster import Cluster, CommandError, await_that
 from cluster_kit.services import ModelServer
 from cluster_kit.traffic import Client, Stream
 from cluster_kit.yolastic import IMAGE, OTHER, SHAPES, Inference, digest, labelled, served, simulated_runtime
+from stopping import stopped
 
 MEMORY = "memory_fixed_mib=200,memory_per_image_mib=50,memory_limit_mib=2048"
 PACE = f"fixed_ms=20,per_image_ms=10,{MEMORY}"
@@ -238,7 +239,7 @@ def test_a_killed_worker_costs_what_is_under_way_on_it(
         # A Service may leave out a worker for seconds after it became ready.
         await_that(lambda: answered(client, victim) > 20, 30, "the one to be killed has its share")
         killed_s = time.monotonic()
-        with frozen(int((cluster.state / "pid/proxy").read_text())) if late else nullcontext():
+        with stopped(int((cluster.state / "pid/proxy").read_text())) if late else nullcontext():
             gone_s = kill(main_process(victim["metadata"]["uid"]))
             await_that(lambda: restarts(inference) == 1, 30, "the node has started it again")
             inference.await_ready_replicas(2)
@@ -257,16 +258,6 @@ def test_a_killed_worker_costs_what_is_under_way_on_it(
     assert once.report.failed == len(once.report.failures), "more failed than a report lists"
     moments = [item["at_s"] for item in refused]
     assert not moments or max(moments) - min(moments) <= (over_s if late else NOTICED_S), once.report.failures
-
-
-@contextmanager
-def frozen(process: int) -> Iterator[None]:
-    """Nothing of it happens until the block ends."""
-    os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(process, signal.SIGCONT)
 
 
 def kill(process: int) -> float:

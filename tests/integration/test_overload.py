@@ -1,12 +1,12 @@
 """A queue that is full, in a real worker: who goes when newcomers come, and places that are free at once."""
 
-import signal
 import socket
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from stopping import stopped
 
 pytestmark = pytest.mark.alone
 
@@ -66,13 +66,10 @@ def test_requests_found_after_their_clients_hung_up_cost_no_decoding(start_worke
     """A worker that is behind finds them in its sockets; were they run, it would stay behind."""
     worker = start_worker("--backend", "simulated", "--simulate", "fixed_ms=20,per_image_ms=1")
     head = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-type: image/jpeg\r\ncontent-length: %d\r\n\r\n" % len(jpeg)
-    worker.process.send_signal(signal.SIGSTOP)
-    try:
+    with stopped(worker.process.pid):
         for _ in range(100):
             with socket.create_connection(("127.0.0.1", worker.port)) as impatient:
                 impatient.sendall(head + jpeg)
-    finally:
-        worker.process.send_signal(signal.SIGCONT)
     assert worker.predict(jpeg).status == 200
     until(lambda: worker.state()["load"]["inflight_images"] == 0)
     assert worker.state()["load"]["demand_images"] == 1, "nobody asked for the others any more"

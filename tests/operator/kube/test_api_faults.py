@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from scene import API, TWO_TURNS_S, Scene, eventually, free_port, scene_of
+from stopping import stop
 
 pytestmark = pytest.mark.cluster
 
@@ -225,7 +226,7 @@ def test_a_second_operator_waits_and_takes_over_and_who_lost_the_lease_ends(scen
     second, health, metrics = start("two")
     eventually("the second waits", lambda: 'yolastic_operator_leader{holder="one"} 0.0' in answer_of(metrics, "/metrics"))
     assert answer_of(health, "/healthz") == "waits for the Lease"
-    first.send_signal(signal.SIGSTOP)
+    stop(first.pid)
     scene.make(3)
     time.sleep(5)
     assert (scene.size, holder()) == (1, "one"), "it may be at work yet"

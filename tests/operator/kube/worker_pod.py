@@ -4,7 +4,6 @@ import base64
 import http.client
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scene import Scene, eventually, free_port
+from stopping import stop
 
 from yolastic_contract import names
 
@@ -61,7 +61,7 @@ class WorkerPod:
 
     def lose(self) -> None:
         """Its node is out of reach: as the node's controller has it, with a worker that answers nobody."""
-        self._process.send_signal(signal.SIGSTOP)
+        stop(self._process.pid)
         target = {"apiVersion": "v1", "kind": "Node", "name": "lost"}
         binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": self._name}, "target": target}
         status, answer = self._server.request("POST", f"{self.path}/binding", binding)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +13,7 @@ import aiohttp
 import psutil
 import pytest
 from lying_worker import LIES
+from stopping import stopped
 
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
@@ -134,17 +134,12 @@ async def scene_of(folder: Path, *, least: int = 1, lie: str = "") -> AsyncItera
         yield scene
 
 
-@contextlib.contextmanager
-def hung(cluster: LocalCluster, name: str) -> Any:
+def hung(cluster: LocalCluster, name: str) -> contextlib.AbstractContextManager[None]:
     """A worker that does not run."""
     pid = cluster._workers[name].pid
     assert pid is not None
     assert psutil.Process(pid).ppid() == os.getpid()
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    return stopped(pid)
 
 
 def test_whatever_one_worker_says_nothing_shrinks_on_it_and_two_turns_later_all_is_right(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from stopping import stop
 
 from yolastic_cli.load import Answer, OpenLoad, Phase, play, read_labelled_images
 from yolastic_contract.inference import InferenceSpec
@@ -210,8 +211,7 @@ def test_a_killed_worker_costs_what_is_under_way_on_it() -> None:
     async def scenario(fleet: Fleet) -> None:
         victim = next(iter(fleet.cluster._workers.values()))
         assert victim.pid is not None
-        os.kill(victim.pid, signal.SIGSTOP)  # so that what it holds can be counted: nothing is answered, nothing more comes in
-        await asyncio.sleep(0)
+        stop(victim.pid)  # so that what it holds can be counted: nothing is answered, nothing more comes in
         connections = psutil.Process(victim.pid).net_connections("tcp")
         under_way.append(
             sum(one.status == psutil.CONN_ESTABLISHED and one.laddr.port == fleet.cluster.address[1] for one in connections)
