@@ -4,6 +4,7 @@ import json
 
 import pytest
 from cluster_kit.cluster import Cluster, CommandError, await_that, condition
+from cluster_kit.node import BRIDGE
 from cluster_kit.prometheus import Prometheus
 from cluster_kit.services import ModelServer, pod
 from cluster_kit.traffic import PYTHON, Client
@@ -40,6 +41,13 @@ def test_the_node_is_ready_and_has_its_accelerators(cluster: Cluster) -> None:
     assert [condition(node, "Ready") for node in nodes] == ["True"] * len(nodes)
     if cluster.state is not None:
         assert nodes[0]["status"]["allocatable"]["nvidia.com/gpu"] == "2"
+
+
+def test_the_bridge_keeps_its_hardware_address_whatever_pods_come(cluster: Cluster) -> None:
+    if cluster.state is None:
+        pytest.skip("the network of a named cluster is its own affair")
+    given = "3"  # NET_ADDR_SET in linux/netdevice.h: a bridge without takes the lowest of its ports'
+    assert (BRIDGE / "addr_assign_type").read_text().strip() == given
 
 
 def test_a_third_pod_that_wants_one_of_two_accelerators_stays_pending(

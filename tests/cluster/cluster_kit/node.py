@@ -13,6 +13,8 @@ IMAGE_VARIABLES = ("YOLASTIC_OPERATOR_IMAGE", "YOLASTIC_WORKER_IMAGE")
 GPUS = 2
 GATEWAY = "10.244.0.1"
 """The node's address on the pods' bridge; see node/common.sh."""
+BRIDGE = Path("/sys/class/net/yolastic0")
+"""That bridge, as the kernel tells of it."""
 BUILD_LIMIT_S = 2400
 UP_LIMIT_S = 120
 

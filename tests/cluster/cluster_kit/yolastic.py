@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster_kit.cluster import Cluster, Object, await_that
+from cluster_kit.cluster import Cluster, CommandError, Object, await_that
 from cluster_kit.traffic import Client
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -123,6 +123,8 @@ def served(client: Client, inference: Inference) -> object:
     def answered() -> object:
         # A connection that began before the node knew the address may never get through: another one does.
         status, answer = client.predict(inference.url, IMAGE, timeout_s=3)
-        return answer if status == 200 else None
+        if status != 200:
+            raise CommandError(f"{status}: {answer}")
+        return answer
 
     return await_that(answered, 15, f"{inference.name} answers")

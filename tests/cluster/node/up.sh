@@ -51,10 +51,11 @@ note_host() {
   done >host.absent
 }
 
-# The bridge exists before the first pod: the API server advertises its address.
+# The bridge exists before the first pod: the API server advertises its address. Its hardware address is given: else it is the lowest
+# of its pods' and changes as they come and go, and a pod that knows the old one loses what it sends for up to a minute, DNS first.
 network() {
   modprobe -q br_netfilter 2>/dev/null || true   # built in or not needed where this fails
-  ip link add $BRIDGE type bridge
+  ip link add $BRIDGE address "$(printf '02:00:%02x:%02x:%02x:%02x' ${GATEWAY//./ })" type bridge
   ip addr add $GATEWAY/24 dev $BRIDGE
   ip link set $BRIDGE up
   sysctl -qw net.ipv4.ip_forward=1
