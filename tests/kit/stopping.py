@@ -26,8 +26,8 @@ def stop(pid: int) -> None:
 @contextmanager
 def stopped(pid: int) -> Iterator[None]:
     """Nothing of it happens until the block ends."""
-    stop(pid)
     try:
+        stop(pid)
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
