@@ -36,7 +36,7 @@ NO_REASONS = frozenset({
     "True", "False", "Unknown", "None", "Active", "Normal", "Warning", "Hold", "Static", "Trend", "Max", "Percent", "Pods",
     "Disabled", "OnnxRuntime", "Simulated", "Prometheus", "Workers", "Auto", "Recreate", "Surge",
     # steps of an explanation
-    "Fallback", "Forecast", "Load", "Mode", "Room", "Survivors", "Windows",
+    "Fallback", "Forecast", "Load", "Mode", "Room", "Second", "Survivors", "Windows",
     # what Kubernetes calls its own
     "Deployment", "Event", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Secret", "Service", "YoloInference", "Reconcile",
     "PodScheduled", "Succeeded", "Terminating", "Pending", "Failed", "Draining", "ContainerCreating",

@@ -136,7 +136,7 @@ class ExplanationStep(Resource):
     """One step of the sum behind the present size and ceiling."""
 
     about: Annotated[str, Field(max_length=32)]
-    """Which step: Workers Figures Load Forecast Survivors Windows Room Fallback Mode Result Ceiling Lease Written."""
+    """Which step: Workers Figures Load Survivors Forecast Second Windows Room Fallback Mode Result Ceiling Lease Written."""
     text: Annotated[str, Field(max_length=STEP_LENGTH)]
     """What it came to, with the numbers."""
 

@@ -288,7 +288,7 @@ def test_load_that_comes_back_before_anybody_took_a_drain_keeps_all_of_them(worl
     it.run_until(lambda: it.ready == 3)
     it.run(60)
     it.cluster.faults["drain"] = WorkerError("503")
-    it.cluster.demand_per_s = 0.6 * capacity_per_s
+    it.cluster.demand_per_s = 0.1 * capacity_per_s
     it.run_until(lambda: it.status["desiredReplicas"] == 1)
     it.cluster.demand_per_s = 2.2 * capacity_per_s  # 0.73 of three: within the tolerance of their target, and too much for one
     it.run(30)

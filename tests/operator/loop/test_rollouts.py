@@ -211,7 +211,7 @@ def test_a_change_completes_when_load_has_ordered_more_than_places(world: Any, r
     assert (fewest, it.status["model"]["loadedReplicas"], it.status["model"]["sha256"]) == (1, 2, BETTER)
     assert any(f"1 {UNPLACED}" in line for line in said), said
     # The size is what load makes of it.
-    it.cluster.demand_per_s = 100.0
+    it.cluster.demand_per_s = 50.0
     it.run(900)
     assert (it.cluster.replicas, it.condition("Progressing")["reason"]) == (1, "Stable")
 

@@ -18,6 +18,8 @@ QUICK = {"scaleDown": {"stabilizationWindowSeconds": 0}}
 
 
 EMPTY = PolicyState()
+CAPACITY_PER_S = 500.0
+"""Of a worker of `policy_builders.state`."""
 
 
 def decided(observation, given_spec, policy=EMPTY, now_s=NOW_S):
@@ -39,7 +41,8 @@ def quick(minimum=1, maximum=100):
         (fleet([1.32] * 3), autoscaled(maximum=3), 3, "TooManyReplicas", "TooManyReplicas"),
         (fleet([9.0] * 2), autoscaled(), 4, "LoadAboveTarget", "ScaleUpLimit"),
         (fleet([0.1] * 4), autoscaled(), 4, "ScaleDownStabilized", None),
-        (fleet([0.1] * 4), quick(), 1, "LoadBelowTarget", None),
+        (fleet([0.1] * 4), quick(), 2, "LoadBelowTarget", None),
+        (fleet([0.02] * 4), quick(), 1, "LoadBelowTarget", None),
         (fleet([0.0] * 4), quick(minimum=2), 2, "LoadBelowTarget", "TooFewReplicas"),
         (fleet([0.5] * 4), autoscaled(maximum=2), 2, "AboveMaximum", "TooManyReplicas"),
         (fleet([0.5]), autoscaled(minimum=3), 3, "BelowMinimum", None),
@@ -57,8 +60,8 @@ def test_the_message_tells_the_sum_and_what_cut_it():
     result = decided(fleet([1.32] * 2), autoscaled(maximum=3)).replicas
     assert result.message == "load ratio 1.32 over 2 workers, target 0.80: 4 workers; limited to maxReplicas 3"
     assert (result.recommended, result.load_ratio, result.source, result.active) == (4, pytest.approx(1.32), "Workers", True)
-    held = decided(fleet([0.1] * 4), autoscaled()).replicas
-    assert held.message == "load ratio 0.10 over 4 workers, target 0.80: 1 worker; 4 were wanted within the last 300 s"
+    held = decided(fleet([0.02] * 4), autoscaled()).replicas
+    assert held.message == "load ratio 0.02 over 4 workers, target 0.80: 1 worker; 4 were wanted within the last 300 s"
 
 
 def test_two_devices_and_three_wanted_workers():
@@ -68,7 +71,7 @@ def test_two_devices_and_three_wanted_workers():
     result = decided(observation, autoscaled(), PolicyState(desired_replicas=3)).replicas
     assert (result.desired, result.limited_by, result.reason) == (3, "Unschedulable", "Unschedulable")
     assert "the scheduler finds no place for 1 worker of 3, not asking for more than 3" in result.message
-    fewer = decided(seen(view("w-0", 0.1), view("w-1", 0.1), homeless), quick(), PolicyState(desired_replicas=3))
+    fewer = decided(seen(view("w-0", 0.05), view("w-1", 0.05), homeless), quick(), PolicyState(desired_replicas=3))
     assert (fewer.replicas.desired, fewer.replicas.limited_by) == (1, None)
     assert fewer.victims == ("w-2", "w-0")
     placed = decided(seen(view("w-0", 3.0), view("w-1", 3.0), view("w-2", 3.0)), autoscaled(), PolicyState(desired_replicas=3))
@@ -243,21 +246,27 @@ def test_a_restart_changes_nothing_but_what_more_load_asks_for(ratios, granted):
 
 
 class World:
-    """Workers that share a constant load evenly, start after 40 s, and drain in one turn."""
+    """Workers that share a constant load evenly and count what came, start after 40 s, and drain in one turn."""
 
     def __init__(self, load, size, given_spec, turn_s=5.0):
         self.load, self.spec, self.turn_s, self.now_s = load, given_spec, turn_s, NOW_S
         self.workers = {f"w-{i}": NOW_S - 100.0 for i in range(size)}
         self.born, self.ordered, self.policy, self.sizes = size, size, PolicyState(), []
+        self.totals = dict.fromkeys(self.workers, 0.0)
 
     def observe(self):
-        ready = [name for name, created_s in self.workers.items() if self.now_s - created_s >= 40.0]
-        told = state(arrived_per_s=100.0, granted=self.policy.tiers)
+        ready = self.ready()
+        ratio = self.load / max(len(ready), 1)
+        told = state(arrived_per_s=ratio * CAPACITY_PER_S, granted=self.policy.tiers)
         views = []
         for name in self.workers:
-            one = view(name, self.load / max(len(ready), 1), told)
+            load = told.load.model_copy(update={"demand_images": int(self.totals[name])})
+            one = view(name, ratio, told.model_copy(update={"worker_id": name, "load": load}))
             views.append(one if name in ready else replace(with_phase(one, "Starting"), load_ratio=Missing("starting")))
         return seen(*views, replicas=self.ordered)
+
+    def ready(self):
+        return [name for name, created_s in self.workers.items() if self.now_s - created_s >= 40.0]
 
     def turn(self):
         decision = decided(self.observe(), self.spec, self.policy, self.now_s)
@@ -267,8 +276,12 @@ class World:
         self.ordered = decision.replicas.desired
         while len(self.workers) < self.ordered:
             self.workers[f"w-{self.born}"] = self.now_s
+            self.totals[f"w-{self.born}"] = 0.0
             self.born += 1
         self.sizes.append(self.ordered)
+        ready = self.ready()
+        for name in ready:
+            self.totals[name] += self.load / len(ready) * CAPACITY_PER_S * self.turn_s
         self.now_s += self.turn_s
 
 
@@ -284,8 +297,8 @@ def test_constant_load_never_flaps(size, share, turn_s, behavior):
 
 
 def test_a_rush_hour_there_and_back():
-    world = World(0.3, 1, autoscaled(maximum=8))
-    for load, turns in ((0.3, 12), (4.0, 40), (0.3, 100)):
+    world = World(0.1, 1, autoscaled(maximum=8))
+    for load, turns in ((0.1, 12), (4.0, 40), (0.1, 180)):
         world.load = load
         for _ in range(turns):
             world.turn()
@@ -303,4 +316,4 @@ def test_hours_of_turns_leave_a_small_state():
     policy = world.policy
     assert len(policy.recommendations) + len(policy.scale_events) < 20
     assert len(policy.demand) <= 61
-    assert policy.demand[-1].images_per_s == pytest.approx(400.0)
+    assert policy.demand[-1].images_per_s == pytest.approx(3.0 * CAPACITY_PER_S)

@@ -26,7 +26,8 @@ def proposed(observation, current=None, **fields):
         ([0.9], 3, 4, "WithinTolerance"),  # nor are those called back that start while the one that serves has too much
         ([2.4, 2.4], 1, 6, "LoadAboveTarget"),
         ([0.35, 0.35], 0, 2, "SurvivorsTooBusy"),  # Kubernetes would go to 1, which then ran at 0.70
-        ([0.32, 0.32], 0, 1, "LoadBelowTarget"),
+        ([0.07, 0.07], 0, 1, "LoadBelowTarget"),
+        ([0.32, 0.32], 0, 2, "SecondWorker"),  # one alone could carry it, and no more than half as much again
         ([0.0, 0.0, 0.0], 0, 1, "LoadBelowTarget"),
         ([0.4] * 10, 0, 7, "LoadBelowTarget"),  # 4.0/6 = 0.67 would be too much
     ],
@@ -62,7 +63,7 @@ def test_no_shrink_while_one_serving_worker_is_unknown():
     partial = proposed(seen(*views, view("x", Missing("no series"))))
     assert (partial.replicas, partial.reason) == (10, "PartialMetrics")
     assert "x: no series" in partial.message
-    assert proposed(seen(*views, view("x", 0.05))).replicas == 1
+    assert proposed(seen(*views, view("x", 0.05))).replicas == 2
 
 
 def test_workers_that_leave_or_failed_do_not_count():

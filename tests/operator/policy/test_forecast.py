@@ -258,7 +258,7 @@ def test_the_larger_proposal_wins(forecast_per_s, in_s, counted_per_s, replicas,
         (1.6, 100.0, 2, "WithinTolerance"),
         (1.6, 10.0, 2, "WithinTolerance"),
         (0.5, 10.0, 2, "WithinTolerance"),
-        (0.1, 500.0, 1, "LoadBelowTarget"),
+        (0.05, 500.0, 1, "LoadBelowTarget"),
     ],
 )
 def test_what_was_counted_twice_orders_nothing_and_shrinks_nothing(ratio, counted_per_s, replicas, reason):
@@ -296,7 +296,7 @@ def test_where_a_load_ratio_is_all_that_is_known_no_rates_are_compared(workers):
     """Prometheus knows it. The rates of the others alone would look like far too little beside the demand of all."""
     rules = autoscaled().autoscaling
     assert propose(workers, 2, rules, ahead=Forecast(300.0, 160.0, 40.0)).replicas == 2
-    calm = [replace(one, load_ratio=Fresh(0.2)) for one in workers]
+    calm = [replace(one, load_ratio=Fresh(0.05)) for one in workers]
     assert propose(calm, 2, rules, carried_per_s=160.0).replicas == 1
 
 

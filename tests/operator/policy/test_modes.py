@@ -174,6 +174,7 @@ def test_the_explanation_has_every_step_of_the_sum():
         ("Load", "load ratio 1.32 over 2 workers, target 0.80: 4 workers"),
         ("Survivors", "the load does not ask for fewer"),
         ("Forecast", "demand does not rise beyond its noise"),
+        ("Second", "more than one anyway"),
         ("Fallback", "not needed, there are figures"),
         ("Windows", "limited to maxReplicas 3: 3 workers (1 to 3 allowed, 2 before)"),
         ("Result", "3 workers: LoadAboveTarget"),
@@ -332,10 +333,10 @@ def test_a_size_that_somebody_else_ordered_is_where_the_sum_starts():
     another = seen(view("w-0", 1.5), with_phase(view("w-1", Missing("starting")), "Starting"))
     agreed = decided(another, autoscaled(1, 20), policy, NOW_S + 5)
     assert (agreed.replicas.desired, agreed.victims) == (2, ())
-    idle = decided(fleet([0.1, 0.1, 0.1]), autoscaled(1, 20, behavior=QUICK), policy, NOW_S + 5)
+    idle = decided(fleet([0.04, 0.04, 0.04]), autoscaled(1, 20, behavior=QUICK), policy, NOW_S + 5)
     assert idle.replicas.desired == 1
     # Not what is left of an order of one's own: there workers are leaving, and it is larger than what is wanted.
-    leaving = decided(fleet([0.1, 0.1, 0.1]), autoscaled(1, 20, behavior=QUICK), idle.state, NOW_S + 10)
+    leaving = decided(fleet([0.04, 0.04, 0.04]), autoscaled(1, 20, behavior=QUICK), idle.state, NOW_S + 10)
     assert leaving.replicas.desired == 1
     assert len(leaving.victims) == 2
 

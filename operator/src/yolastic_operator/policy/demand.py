@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from yolastic_contract.inference import Autoscaling
 from yolastic_operator.model import DemandSample, Fresh, Missing, Observation, Source, Step, WorkerView
+from yolastic_operator.policy import second
 from yolastic_operator.policy.behavior import tolerances
 from yolastic_operator.policy.fall import Fall
 from yolastic_operator.policy.forecast import Forecast
@@ -44,6 +45,7 @@ def propose(
     ahead: Forecast | None = None,
     counted_per_s: float | None = None,
     carried_per_s: float | None = None,
+    lately_per_s: float | None = None,
     fallen: Fall | None = None,
     unconfirmed: str = "",
 ) -> Proposal:
@@ -56,6 +58,7 @@ def propose(
         ahead: demand to be ready for; the larger of the two proposals wins.
         counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
         carried_per_s: the same at its mean, with what was sent to workers that have gone since; nobody shrinks below it.
+        lately_per_s: demand over `second.WITHIN_S`, images/s: what a lone worker carries; None: not known, so none joins it.
         fallen: demand that fell at once and may come back so; the size is not made smaller than it needs.
         unconfirmed: why there may be others beside these workers (`Fleet.unconfirmed`); then nobody shrinks.
     """
@@ -73,8 +76,9 @@ def propose(
     later, forecast = figures.later(ahead, twice)
     if ahead is not None and later > size.replicas:
         size = _Size(later, "ForecastAboveTarget", f", {ahead}")
+    size, beside = figures.beside_a_lone_one(size, lately_per_s, carried_per_s)
     message = f"{load}: {count(size.replicas)}{size.why}"
-    steps += [Step("Survivors", survivors), Step("Forecast", forecast)]
+    steps += [Step("Survivors", survivors), Step("Forecast", forecast), Step("Second", beside)]
     return Proposal(size.replicas, size.reason, message, figures.mean, figures.source, steps=tuple(steps))
 
 
@@ -133,7 +137,7 @@ class _Figures:
     def survivors(self, wanted: int, carried_per_s: float | None, fallen: Fall | None, unconfirmed: str) -> tuple[_Size, str]:
         """The size that is left of what is wanted, so that nobody shrinks onto workers that would be too busy; and in words."""
         alone = sum(self.pods.values)
-        total = max(alone, self._carried(carried_per_s))
+        total = self._total(carried_per_s)
         size = self._guarded(wanted, total, unconfirmed)
         if wanted >= self.current:
             return size, "the load does not ask for fewer"
@@ -159,6 +163,31 @@ class _Figures:
             tolerance = replace(tolerance, up=0.0)
         replicas = self._with(max(-self._above(ahead.images_per_s), -twice), tolerance)
         return replicas, f"{ahead}: {count(replicas)}"
+
+    def beside_a_lone_one(self, size: _Size, lately_per_s: float | None, carried_per_s: float | None) -> tuple[_Size, str]:
+        """The size with a second worker where a single one would be too busy to be alone; and in words."""
+        if size.replicas > 1:
+            return size, "more than one anyway"
+        percent, rates = self.autoscaling.second_worker_load_percent, self._rates()
+        if percent >= self.autoscaling.target_load_percent or self.autoscaling.max_replicas == 1:
+            return size, "not asked for (secondWorkerLoadPercent, maxReplicas)"
+        share, load = percent / 100, self._total(carried_per_s) / 1000
+        if self.current > 1:
+            stays, words = second.is_kept(load, share), f"1 worker alone would carry {load:.2f}"
+            bound = f"{second.BACK * share:.2f}"
+            is_more, why = stays, f"{words}, {'not ' if stays else ''}below {bound}"
+        elif lately_per_s is None or rates is None:
+            return size, f"not known what 1 worker alone has carried for {second.WITHIN_S:.0f} s"
+        else:
+            each_per_s = rates[1] / len(self.fresh)
+            is_more = second.is_due(lately_per_s, each_per_s, share)
+            carried = f"1 worker alone has carried {lately_per_s / each_per_s:.2f} for {second.WITHIN_S:.0f} s"
+            why = f"{carried}, {'' if is_more else 'not '}beyond noise above {share:.2f}"
+        return (_Size(2, "SecondWorker", f", {why}") if is_more else size), f"{why}: {count(2 if is_more else size.replicas)}"
+
+    def _total(self, carried_per_s: float | None) -> int:
+        """The sum of the load ratios in thousandths, with what was sent to workers that have gone since."""
+        return max(sum(self.pods.values), self._carried(carried_per_s))
 
     def _with(self, more: float, tolerance: Tolerances) -> int:
         """The calculation's size with every load ratio higher by `more`."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from yolastic_contract.inference import Autoscaling, InferenceSpec
 from yolastic_operator.model import Mode, Observation, PolicyState, ReplicaDecision, Step
 from yolastic_operator.policy import behavior as rules
-from yolastic_operator.policy import fallback
+from yolastic_operator.policy import fallback, second
 from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import Proposal, propose
@@ -40,6 +40,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
         counted_per_s=trend.counted(state.intervals, now_s),
         carried_per_s=trend.counted(state.intervals, now_s, certain=0.0),
+        lately_per_s=trend.counted(state.intervals, now_s, certain=0.0, within_s=second.WITHIN_S),
         fallen=_fallen(state, autoscaling, now_s),
         unconfirmed=observation.fleet.unconfirmed,
     )
@@ -212,7 +213,7 @@ def _moving(proposal: Proposal, moved: int) -> str:
         return proposal.reason
     if moved < 0:
         return "LoadBelowTarget"
-    return "ForecastAboveTarget" if proposal.reason == "ForecastAboveTarget" else "LoadAboveTarget"
+    return proposal.reason if proposal.reason in {"ForecastAboveTarget", "SecondWorker"} else "LoadAboveTarget"
 
 
 def _limit_words(clamped: Clamped, autoscaling: Autoscaling) -> str:
