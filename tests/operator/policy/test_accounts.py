@@ -123,6 +123,7 @@ class World:
     sent: list[tuple[float, str, int, CeilingGrant]] = field(default_factory=list)
     """When, to whom, in which life, what: not arrived yet."""
     made: int = 0
+    restarted_s: float = 0.0
 
     def add(self, ref: Ref, phase: str = "Dark") -> Real:
         self.made += 1
@@ -156,7 +157,11 @@ class World:
     def restart(self) -> None:
         known = lambda: {(one.ref.namespace, one.ref.name) for one in self.workers.values()}  # noqa: E731
         self.accounts = Accounts(born_s=self.now_s, settle_s=LATE_S, expected=known)
-        self.sent = [one for one in self.sent if self.now_s - one[0] <= LATE_S]
+        self.restarted_s = self.now_s
+
+    def arrives(self, sent_s: float) -> bool:
+        """Whether what was sent then still does: of an operator that is no more only what is not too late."""
+        return sent_s > self.restarted_s or self.now_s - sent_s <= LATE_S
 
     def used(self) -> int:
         return sum(one.used() for one in self.workers.values())
@@ -202,8 +207,8 @@ class AnythingMayHappen(RuleBasedStateMachine):
     @rule(data=st.data())
     def arrives_late(self, data: st.DataObject) -> None:
         index = data.draw(st.integers(0, len(self.world.sent) - 1))
-        _, name, life, grant = self.world.sent.pop(index)
-        if name in self.world.workers and self.world.workers[name].life == life:
+        sent_s, name, life, grant = self.world.sent.pop(index)
+        if name in self.world.workers and self.world.workers[name].life == life and self.world.arrives(sent_s):
             self.world.workers[name].take(grant)
 
     @precondition(lambda self: self.world.workers)
