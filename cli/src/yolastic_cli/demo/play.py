@@ -27,11 +27,11 @@ from yolastic_operator.cluster.local import Listener
 
 EXAMPLES: Final = Path(__file__).resolve().parents[4] / "examples"
 PHASES: Final = (
-    Phase("night", 12, 4, 4),
-    Phase("morning", 30, 4, 90),
-    Phase("rush hour", 20, 90, 90),
-    Phase("evening", 6, 90, 4),
-    Phase("night", 25, 4, 4),
+    Phase("night", 12, 3, 3),
+    Phase("morning", 30, 3, 60),
+    Phase("rush hour", 20, 60, 60),
+    Phase("evening", 6, 60, 3),
+    Phase("night", 30, 3, 3),
 )
 CONF: Final = 0.4
 """Confidence from which a box counts; at the default of 0.25 the little detector also reports some that are not there."""
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console()
     console.print(
         "The example detector finds shapes in images. Its answers here are its own (ONNX Runtime on this CPU); their pace is a\n"
-        "[bold]simulated accelerator's[/bold]: 160 ms + 8 ms an image, since on a CPU a batch gains nothing and there would be\n"
+        "[bold]simulated accelerator's[/bold]: 240 ms + 12 ms an image, since on a CPU a batch gains nothing and there would be\n"
         "nothing elastic to see. The loop and the workers are those that run on Kubernetes.",
         highlight=False,
         soft_wrap=True,

@@ -180,9 +180,9 @@ class _Figures:
             return size, f"not known what 1 worker alone has carried for {second.WITHIN_S:.0f} s"
         else:
             each_per_s = rates[1] / len(self.fresh)
-            is_more = second.is_due(lately_per_s, each_per_s, share)
+            is_more = second.is_due(load, lately_per_s, each_per_s, share)
             carried = f"1 worker alone has carried {lately_per_s / each_per_s:.2f} for {second.WITHIN_S:.0f} s"
-            why = f"{carried}, {'' if is_more else 'not '}beyond noise above {share:.2f}"
+            why = f"{carried} and {load:.2f} now, {'' if is_more else 'not both '}above {share:.2f} and noise"
         return (_Size(2, "SecondWorker", f", {why}") if is_more else size), f"{why}: {count(2 if is_more else size.replicas)}"
 
     def _total(self, carried_per_s: float | None) -> int:

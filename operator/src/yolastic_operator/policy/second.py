@@ -17,16 +17,17 @@ BACK: Final = 0.75
 """The part of the share below which one alone is enough again."""
 
 
-def is_due(per_s: float, capacity_per_s: float, share: float) -> bool:
-    """Whether demand over `WITHIN_S` takes more than this share of one worker's capacity, beyond the noise of a Poisson count.
+def is_due(load: float, per_s: float, capacity_per_s: float, share: float) -> bool:
+    """Whether a lone one has been busier than this share, beyond the noise of a Poisson count, and still is.
 
     Args:
-        per_s: demand, images/s.
+        load: its load ratio now: after a fall that is all that counts.
+        per_s: demand over `WITHIN_S`, images/s.
         capacity_per_s: of one worker at its ceiling, images/s.
         share: 0 to 1.
     """
     noise = CERTAIN * math.sqrt(share / (capacity_per_s * WITHIN_S))
-    return per_s / capacity_per_s > share + noise
+    return load > share and per_s / capacity_per_s > share + noise
 
 
 def is_kept(load: float, share: float) -> bool:
