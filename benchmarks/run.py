@@ -24,7 +24,7 @@ from benchmarks.common import Row
 from benchmarks.cpu import around_the_engine
 from benchmarks.days import closed_loops
 from benchmarks.elastic_step import elastic_step
-from benchmarks.memory import worker_at_rest
+from benchmarks.memory import planning, worker_at_rest
 from benchmarks.operator_memory import operator_with_objects
 from benchmarks.operator_scale import operator_at_scale
 from benchmarks.overload import overload
@@ -100,9 +100,9 @@ class Run:
         return [Row("the plant's day: the table, all three columns", "printed", text, done.returncode == 0, settings)]
 
     def memory(self) -> list[Row]:
-        """Workers at rest."""
+        """Workers at rest, and their plans."""
         model = yolo11n()
-        return [*worker_at_rest(), *(worker_at_rest(model) if model else [])]
+        return [*worker_at_rest(), *([*worker_at_rest(model), planning(model)] if model else [])]
 
     def operator(self) -> list[Row]:
         """The operator with fifty objects."""

@@ -1,11 +1,12 @@
 """The plan beside what ONNX Runtime itself reserves, measured anew each time."""
 
+import cProfile
 import statistics
 import subprocess
 import sys
-import time
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from planner_kit import blocks, chain, model
@@ -148,14 +149,13 @@ def test_every_operator_of_the_tables_was_measured():
     assert measured >= VIEWS | set(IN_PLACE)
 
 
-def test_a_small_model_is_planned_in_a_tenth_of_a_second():
-    for name in ("yolov8n", "yolo11n", "yolo26n"):
-        content, seconds = model(name), []
-        for _ in range(7):
-            start_s = time.process_time()
-            plan(content)
-            seconds.append(time.process_time() - start_s)
-        assert min(seconds) < 0.1, seconds
+def test_the_work_of_a_plan_grows_with_the_nodes_alone():
+    """Calls, which are the same on every machine; the time they take is one of `make bench`'s figures."""
+    for name in ("yolov8n", "yolo11n", "yolo26n", "yolov8m"):
+        content, profile = model(name), cProfile.Profile()
+        profile.runcall(plan, content)
+        calls = sum(entry.callcount for entry in profile.getstats())
+        assert calls < 300 * len(onnx.load_from_string(content).graph.node), name
 
 
 _RESIDENT = """
