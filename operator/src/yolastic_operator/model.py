@@ -215,6 +215,8 @@ class PolicyState:
     """The revision whose workers the tiers were granted to: another one starts from its own fits."""
     lost_s: float | None = None
     """Since when workers serve and none has usable figures; None: there are some."""
+    no_place_s: float | None = None
+    """When the scheduler last had no place for a second worker; None: that was never seen."""
 
 
 @dataclass(frozen=True, slots=True)

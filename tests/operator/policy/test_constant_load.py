@@ -55,9 +55,10 @@ def test_arrivals_of_a_constant_mean_move_nothing(
 @pytest.mark.parametrize("capacity_per_s", [5, 350])
 @pytest.mark.parametrize("load", [0.14, 0.2, 0.22, 0.3])
 def test_a_second_worker_comes_at_most_once_and_stays(capacity_per_s: float, load: float) -> None:
-    """Over two hours, wherever the mean lies about the share that a second one comes at."""
+    """Over two hours, wherever the mean lies about the share that a second one comes at, and without a window that holds it."""
     worlds = {size: Poisson(size, capacity_per_s, load / size, seed=7, hours=2.0) for size in (1, 2)}
-    rules, policy, now_s, sizes = autoscaled(1, 50), PolicyState(), 0.0, [1]
+    rules = autoscaled(1, 50, behavior={"scaleDown": {"stabilizationWindowSeconds": 0}})
+    policy, now_s, sizes = PolicyState(), 0.0, [1]
     for at in range(len(worlds[1].came)):
         decision = decide(worlds[sizes[-1]].look(at), rules, RUNTIME, policy, now_s)
         policy, now_s = decision.state, now_s + TURN_S

@@ -174,7 +174,6 @@ def test_the_explanation_has_every_step_of_the_sum():
         ("Load", "load ratio 1.32 over 2 workers, target 0.80: 4 workers"),
         ("Survivors", "the load does not ask for fewer"),
         ("Forecast", "demand does not rise beyond its noise"),
-        ("Second", "more than one anyway"),
         ("Fallback", "not needed, there are figures"),
         ("Windows", "limited to maxReplicas 3: 3 workers (1 to 3 allowed, 2 before)"),
         ("Result", "3 workers: LoadAboveTarget"),

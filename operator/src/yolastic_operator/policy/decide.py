@@ -5,7 +5,7 @@ from dataclasses import replace
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import CeilingDecision, Decision, Mode, Observation, PolicyState
-from yolastic_operator.policy import demand, explain, forecast, victims
+from yolastic_operator.policy import demand, explain, forecast, second, victims
 from yolastic_operator.policy.ceiling import decide_ceiling, hold_ceiling
 from yolastic_operator.policy.conditions import conditions
 from yolastic_operator.policy.replicas import decide_replicas
@@ -23,7 +23,8 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
     """
     state = replace(state, demand=demand.remember(state.demand, demand.sample(observation, now_s), now_s))
     state = forecast.remember(state, observation, now_s)
-    sized = decide_replicas(observation, spec, state, now_s)
+    state = second.remember(state, observation, now_s)
+    sized = decide_replicas(observation, spec, state, now_s, second.lone(observation, state, shared=runtime.shared, now_s=now_s))
     ceiling = decide_ceiling(observation, spec, runtime, state)
     mode: Mode = "Active" if spec.autoscaling is None else spec.autoscaling.mode
     if mode == "Paused" and ceiling is not None:

@@ -12,6 +12,7 @@ from yolastic_operator.policy.behavior import tolerances
 from yolastic_operator.policy.fall import Fall
 from yolastic_operator.policy.forecast import Forecast
 from yolastic_operator.policy.hpa import PodMetrics, Tolerances, replicas_for
+from yolastic_operator.policy.second import UNKNOWN, Lone
 from yolastic_operator.policy.workers import count, is_serving, is_starting
 
 QUEUE_WINDOW_S: Final = 15.0
@@ -45,7 +46,7 @@ def propose(
     ahead: Forecast | None = None,
     counted_per_s: float | None = None,
     carried_per_s: float | None = None,
-    lately_per_s: float | None = None,
+    lone: Lone = UNKNOWN,
     fallen: Fall | None = None,
     unconfirmed: str = "",
 ) -> Proposal:
@@ -58,7 +59,7 @@ def propose(
         ahead: demand to be ready for; the larger of the two proposals wins.
         counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
         carried_per_s: the same at its mean, with what was sent to workers that have gone since; nobody shrinks below it.
-        lately_per_s: demand over `second.WITHIN_S`, images/s: what a lone worker carries; None: not known, so none joins it.
+        lone: what counts for a second worker beside a lone one, besides the load.
         fallen: demand that fell at once and may come back so; the size is not made smaller than it needs.
         unconfirmed: why there may be others beside these workers (`Fleet.unconfirmed`); then nobody shrinks.
     """
@@ -76,9 +77,12 @@ def propose(
     later, forecast = figures.later(ahead, twice)
     if ahead is not None and later > size.replicas:
         size = _Size(later, "ForecastAboveTarget", f", {ahead}")
-    size, beside = figures.beside_a_lone_one(size, lately_per_s, carried_per_s)
+    beside = []
+    if size.replicas <= 1:
+        size, text = figures.beside_a_lone_one(size, lone, carried_per_s)
+        beside = [Step("Second", text)]
     message = f"{load}: {count(size.replicas)}{size.why}"
-    steps += [Step("Survivors", survivors), Step("Forecast", forecast), Step("Second", beside)]
+    steps += [Step("Survivors", survivors), Step("Forecast", forecast), *beside]
     return Proposal(size.replicas, size.reason, message, figures.mean, figures.source, steps=tuple(steps))
 
 
@@ -164,25 +168,29 @@ class _Figures:
         replicas = self._with(max(-self._above(ahead.images_per_s), -twice), tolerance)
         return replicas, f"{ahead}: {count(replicas)}"
 
-    def beside_a_lone_one(self, size: _Size, lately_per_s: float | None, carried_per_s: float | None) -> tuple[_Size, str]:
+    def beside_a_lone_one(self, size: _Size, lone: Lone, carried_per_s: float | None) -> tuple[_Size, str]:
         """The size with a second worker where a single one would be too busy to be alone; and in words."""
-        if size.replicas > 1:
-            return size, "more than one anyway"
-        percent, rates = self.autoscaling.second_worker_load_percent, self._rates()
-        if percent >= self.autoscaling.target_load_percent or self.autoscaling.max_replicas == 1:
+        rules, rates = self.autoscaling, self._rates()
+        percent = rules.second_worker_load_percent
+        if percent >= rules.target_load_percent or rules.max_replicas == 1:
             return size, "not asked for (secondWorkerLoadPercent, maxReplicas)"
-        share, load = percent / 100, self._total(carried_per_s) / 1000
+        if lone.never:
+            return size, f"none: {lone.never}"
+        load = self._total(carried_per_s) / 1000
+        each_per_s = None if rates is None else rates[1] / len(self.fresh)
+        lately = None if lone.per_s is None or each_per_s is None else lone.per_s / each_per_s
         if self.current > 1:
-            stays, words = second.is_kept(load, share), f"1 worker alone would carry {load:.2f}"
-            bound = f"{second.BACK * share:.2f}"
-            is_more, why = stays, f"{words}, {'not ' if stays else ''}below {bound}"
-        elif lately_per_s is None or rates is None:
-            return size, f"not known what 1 worker alone has carried for {second.WITHIN_S:.0f} s"
+            load = max(load, lately or 0.0)
+            is_more = second.is_kept(load, percent)
+            why = f"1 worker alone would carry {load:.2f}, {'not ' if is_more else ''}below {second.BACK * percent / 100:.2f}"
+        elif lone.not_now:
+            return size, f"none: {lone.not_now}"
+        elif lone.per_s is None or each_per_s is None:
+            return size, "none: not known what came within a minute"
         else:
-            each_per_s = rates[1] / len(self.fresh)
-            is_more = second.is_due(load, lately_per_s, each_per_s, share)
-            carried = f"1 worker alone has carried {lately_per_s / each_per_s:.2f} for {second.WITHIN_S:.0f} s"
-            why = f"{carried} and {load:.2f} now, {'' if is_more else 'not both '}above {share:.2f} and noise"
+            is_more = second.is_due(load, lone.per_s, each_per_s, percent)
+            carries = f"1 worker alone carries {load:.2f}, and {lately:.2f} for a minute"
+            why = f"{carries}, {'' if is_more else 'not '}above {percent / 100:.2f} beyond noise"
         return (_Size(2, "SecondWorker", f", {why}") if is_more else size), f"{why}: {count(2 if is_more else size.replicas)}"
 
     def _total(self, carried_per_s: float | None) -> int:
@@ -206,7 +214,7 @@ class _Figures:
         """(their own demand, their capacity) of all fresh ones, images/s; None when one of them does not tell."""
         loads = [view.state.value.load for view, _ in self.fresh if not isinstance(view.state, Missing)]
         capacity_per_s = sum(load.capacity_per_s for load in loads)
-        if capacity_per_s <= 0 or len(loads) < len(self.fresh):
+        if len(loads) < len(self.fresh) or any(load.capacity_per_s <= 0 for load in loads):
             return None
         return sum(load.arrived_per_s + load.refused_per_s for load in loads), capacity_per_s
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from yolastic_operator.model import DemandInterval
-from yolastic_operator.policy.forecast import CERTAIN, SHORTEST_S
+from yolastic_operator.policy.forecast import CERTAIN, SHORTEST_S, mean_per_s
 
 LOST: Final = 1 / 3
 """The least part of the demand whose loss is a fall; beyond noise."""
@@ -47,8 +47,8 @@ def deepest(intervals: Sequence[DemandInterval], within_s: float, now_s: float) 
         ends_s = intervals[number - 2].end_s
         looks = intervals[max(number - 1 - _LOOKS, 0) : number - 1]
         before = [one for one in looks if one.start_s >= ends_s - STEADY_S]
-        if before and _is_lost(_per_s(before), after) and _is_steady(before):
-            found.append(Fall(_per_s(before), now_s - after.start_s))
+        if before and _is_lost(mean_per_s(before), after) and _is_steady(before):
+            found.append(Fall(mean_per_s(before), now_s - after.start_s))
     return max(found, key=lambda fall: fall.before_per_s, default=None)
 
 
@@ -58,13 +58,9 @@ def _is_steady(before: Sequence[DemandInterval]) -> bool:
     half = len(before) // 2
     later = before[half:]
     error_per_s = math.sqrt(sum(one.images for one in later)) / sum(one.seconds for one in later)
-    return _per_s(later) + error_per_s >= STEADY * _per_s(before[:half])
+    return mean_per_s(later) + error_per_s >= STEADY * mean_per_s(before[:half])
 
 
 def _is_lost(before_per_s: float, after: DemandInterval) -> bool:
     most = (1 - LOST) * before_per_s * after.seconds
     return after.images < most - CERTAIN * math.sqrt(most)
-
-
-def _per_s(intervals: Sequence[DemandInterval]) -> float:
-    return sum(one.images for one in intervals) / sum(one.seconds for one in intervals)

@@ -117,19 +117,22 @@ def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -
     return max(found, key=lambda one: one.images_per_s, default=None)
 
 
-def counted(
-    intervals: Sequence[DemandInterval], now_s: float, certain: float = CERTAIN, within_s: float = LOAD_WINDOW_S
-) -> float | None:
-    """Demand over the workers' own window, or a longer one, as it was counted, images/s, noise allowed for; None: not known.
+def counted(intervals: Sequence[DemandInterval], now_s: float, certain: float = CERTAIN) -> float | None:
+    """Demand over the workers' own window as it was counted, images/s, noise allowed for; None when that is not known.
 
     The workers' own rates count twice what one of them was sent before another joined, for as long as their window lasts, and
     not at all what one was sent that has gone since. `certain`: standard errors of noise.
     """
-    recent = [one for one in intervals if one.end_s > now_s - within_s]
-    if not recent or recent[0].start_s > now_s - within_s or recent[-1].end_s < now_s - SHORTEST_S:
+    recent = [one for one in intervals if one.end_s > now_s - LOAD_WINDOW_S]
+    if not recent or recent[0].start_s > now_s - LOAD_WINDOW_S or recent[-1].end_s < now_s - SHORTEST_S:
         return None
     images, seconds = sum(one.images for one in recent), sum(one.seconds for one in recent)
     return (images + certain * math.sqrt(images)) / seconds
+
+
+def mean_per_s(intervals: Sequence[DemandInterval]) -> float:
+    """Demand over some intervals, images/s; at least one."""
+    return sum(one.images for one in intervals) / sum(one.seconds for one in intervals)
 
 
 def lead_s(observation: Observation) -> float:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from yolastic_contract.inference import Autoscaling, InferenceSpec
 from yolastic_operator.model import Mode, Observation, PolicyState, ReplicaDecision, Step
 from yolastic_operator.policy import behavior as rules
-from yolastic_operator.policy import fallback, second
+from yolastic_operator.policy import fallback
 from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import Proposal, propose
 from yolastic_operator.policy.fall import Fall, deepest
+from yolastic_operator.policy.second import Lone
 from yolastic_operator.policy.workers import count, is_draining, is_leaving
 
 
@@ -23,7 +24,7 @@ class Sized:
     """`PolicyState.lost_s` for the next turn."""
 
 
-def decide_replicas(observation: Observation, spec: InferenceSpec, state: PolicyState, now_s: float) -> Sized:
+def decide_replicas(observation: Observation, spec: InferenceSpec, state: PolicyState, now_s: float, lone: Lone) -> Sized:
     """The wanted size. Pure: the history goes in with the state and comes back."""
     if spec.autoscaling is None:
         return Sized(_limited_by_room(_fixed(spec), None, observation), History())
@@ -40,7 +41,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
         counted_per_s=trend.counted(state.intervals, now_s),
         carried_per_s=trend.counted(state.intervals, now_s, certain=0.0),
-        lately_per_s=trend.counted(state.intervals, now_s, certain=0.0, within_s=second.WITHIN_S),
+        lone=lone,
         fallen=_fallen(state, autoscaling, now_s),
         unconfirmed=observation.fleet.unconfirmed,
     )

@@ -1,35 +1,90 @@
 """A second worker beside a lone one that is well used. Pure.
 
-A rise that nothing tells of meets the workers that stand: whatever is decided then is there a start later. Ten times a load that
-leaves one worker four fifths idle finds room on two; a lone one turns half of it away, and all of it while it is moved or starts
-again. So one that has been busier than `secondWorkerLoadPercent` for a minute gets another, which stays until one alone would be
-clearly below that.
+A rise that nothing tells of meets the workers that stand: whatever is decided then is there a start later. A lone worker has the
+least to meet it with, and while it is moved or starts again nobody serves. So one that has been busier than
+`secondWorkerLoadPercent` for a minute gets another, which stays until one alone would be clearly below that.
+
+It is a reserve and takes nobody's place: none where workers share a device, whose memory the others need and whose speed does not
+double; and where the scheduler has no place for one it is given up, and not tried again for a while.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from yolastic_operator.policy.forecast import CERTAIN
+from yolastic_operator.model import DemandInterval, Observation, PolicyState
+from yolastic_operator.policy.forecast import CERTAIN, SHORTEST_S, mean_per_s
+from yolastic_operator.policy.workers import is_leaving
 
-WITHIN_S: Final = 60.0
-"""Demand over so long counts, so that no single burst orders a worker, seconds."""
+HALF_S: Final = 30.0
+"""The demand of both halves of a minute counts, so that no burst orders a worker; seconds."""
 BACK: Final = 0.75
-"""The part of the share below which one alone is enough again."""
+"""The part of the percentage below which one alone is enough again."""
+RETRY_S: Final = 600.0
+"""Where there was no place none is ordered for so long, seconds."""
 
 
-def is_due(load: float, per_s: float, capacity_per_s: float, share: float) -> bool:
-    """Whether a lone one has been busier than this share, beyond the noise of a Poisson count, and still is.
+@dataclass(frozen=True, slots=True)
+class Lone:
+    """What counts beside the load of a lone worker."""
+
+    per_s: float | None = None
+    """The demand of a minute, of its lesser half, images/s; None: that is not known."""
+    never: str = ""
+    """Why there is to be no second one, in words."""
+    not_now: str = ""
+    """Why none is ordered, in words."""
+
+
+UNKNOWN: Final = Lone()
+
+
+def lone(observation: Observation, state: PolicyState, *, shared: bool, now_s: float) -> Lone:
+    """What is known in this turn; `shared`: the inference's workers share devices."""
+    never = "its workers share devices" if shared else ""
+    if not never and _lacks_place(observation):
+        never = "the scheduler has no place for it"
+    lately = state.no_place_s is not None and now_s - state.no_place_s < RETRY_S
+    not_now = f"the scheduler had no place for one within {RETRY_S:.0f} s" if lately else ""
+    return Lone(_of_a_minute(state.intervals, now_s), never, not_now)
+
+
+def remember(state: PolicyState, observation: Observation, now_s: float) -> PolicyState:
+    """The state with when a place was last missing."""
+    return replace(state, no_place_s=now_s) if _lacks_place(observation) else state
+
+
+def is_due(load: float, per_s: float, capacity_per_s: float, percent: int) -> bool:
+    """Whether a lone one has been busier than this, beyond the noise of a Poisson count, and still is.
 
     Args:
         load: its load ratio now: after a fall that is all that counts.
-        per_s: demand over `WITHIN_S`, images/s.
+        per_s: `Lone.per_s`.
         capacity_per_s: of one worker at its ceiling, images/s.
-        share: 0 to 1.
+        percent: of its capacity.
     """
-    noise = CERTAIN * math.sqrt(share / (capacity_per_s * WITHIN_S))
+    share = percent / 100
+    noise = CERTAIN * math.sqrt(share / (capacity_per_s * HALF_S))
     return load > share and per_s / capacity_per_s > share + noise
 
 
-def is_kept(load: float, share: float) -> bool:
-    """Whether a second one that is there stays: one alone, with this load ratio, would not be clearly below the share."""
-    return load >= BACK * share
+def is_kept(load: float, percent: int) -> bool:
+    """Whether a second one that is there stays: one alone, with this load ratio, would not be clearly below the percentage."""
+    return load * 100 >= BACK * percent
+
+
+def _lacks_place(observation: Observation) -> bool:
+    """The scheduler has a place for one at most of those that are to be there."""
+    there = [view.worker for view in observation.workers if not is_leaving(view)]
+    homeless = sum(worker.unschedulable for worker in there)
+    return homeless > 0 and len(there) - homeless <= 1
+
+
+def _of_a_minute(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
+    recent = [one for one in intervals if one.end_s > now_s - 2 * HALF_S]
+    later = [one for one in recent if one.end_s > now_s - HALF_S]
+    earlier = recent[: len(recent) - len(later)]
+    if not earlier or not later or earlier[0].start_s > now_s - 2 * HALF_S or later[-1].end_s < now_s - SHORTEST_S:
+        return None
+    return min(mean_per_s(earlier), mean_per_s(later))
