@@ -50,8 +50,8 @@ def test_load_comes_and_goes_and_nothing_is_lost(
 
     await_that(granted, 30, f"the tiers {BASE} and {CEILING} are granted and confirmed")
     with (
-        client.prober(inference.url, IMAGE, rate_per_s=4, expect_names=NAMES) as fresh,
-        client.prober(inference.url, IMAGE, rate_per_s=4, connection="keep-alive", expect_names=NAMES) as kept,
+        client.prober(inference.url, IMAGE, rate_per_s=2, expect_names=NAMES) as fresh,
+        client.prober(inference.url, IMAGE, rate_per_s=2, connection="keep-alive", expect_names=NAMES) as kept,
     ):
         with client.load(inference.url, IMAGE, clients=32, limit_s=150) as load:
             await_that(lambda: larger_batches(prometheus, namespace, BASE) > 0, 30, "batches grow into the burst tier")
