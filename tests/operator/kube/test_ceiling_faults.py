@@ -40,6 +40,8 @@ def test_an_operator_killed_while_it_tells_a_ceiling_is_followed_by_one_that_tel
         setattr(pods[0], moment, lambda method, path: None)
         assert all(ceiling in {WIDE, NARROW} for ceiling, _ in ceilings())
         scene.operator()
+        # By now both may work with the narrow one, and then the start would be part of the two turns that the status has.
+        eventually("the next one serves", lambda: b"serving" in scene.log(1).read_bytes())
         eventually("both work with the narrow one", lambda: ceilings() == [(NARROW, True)] * 2, TWO_TURNS_S)
         eventually("and the status says so", lambda: told(NARROW), TWO_TURNS_S)
         assert scene.deployment["spec"] == ordered, "nothing else was done"
