@@ -178,18 +178,17 @@ class _Figures:
             return size, f"none: {lone.never}"
         load = self._total(carried_per_s) / 1000
         each_per_s = None if rates is None else rates[1] / len(self.fresh)
-        lately = None if lone.per_s is None or each_per_s is None else lone.per_s / each_per_s
         if self.current > 1:
-            load = max(load, lately or 0.0)
-            is_more = second.is_kept(load, percent)
-            why = f"1 worker alone would carry {load:.2f}, {'not ' if is_more else ''}below {second.BACK * percent / 100:.2f}"
+            from_load = second.kept_from(each_per_s, percent)
+            is_more = load >= from_load
+            why = f"1 worker alone would carry {load:.2f}, {'not ' if is_more else ''}below {from_load:.2f}"
         elif lone.not_now:
             return size, f"none: {lone.not_now}"
         elif lone.per_s is None or each_per_s is None:
             return size, "none: not known what came within a minute"
         else:
             is_more = second.is_due(load, lone.per_s, each_per_s, percent)
-            carries = f"1 worker alone carries {load:.2f}, and {lately:.2f} for a minute"
+            carries = f"1 worker alone carries {load:.2f}, and {lone.per_s / each_per_s:.2f} for a minute"
             why = f"{carries}, {'' if is_more else 'not '}above {percent / 100:.2f} beyond noise"
         return (_Size(2, "SecondWorker", f", {why}") if is_more else size), f"{why}: {count(2 if is_more else size.replicas)}"
 

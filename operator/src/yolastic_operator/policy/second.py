@@ -14,13 +14,15 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from yolastic_operator.model import DemandInterval, Observation, PolicyState
-from yolastic_operator.policy.forecast import CERTAIN, SHORTEST_S, mean_per_s
+from yolastic_operator.policy.forecast import CERTAIN, LOAD_WINDOW_S, SHORTEST_S, mean_per_s
 from yolastic_operator.policy.workers import is_leaving
 
 HALF_S: Final = 30.0
 """The demand of both halves of a minute counts, so that no burst orders a worker; seconds."""
 BACK: Final = 0.75
 """The part of the percentage below which one alone is enough again."""
+UNCERTAIN: Final = 2.0
+"""Standard errors of a Poisson count by which it must be: with slow workers a calm moment is often noise."""
 RETRY_S: Final = 600.0
 """Where there was no place none is ordered for so long, seconds."""
 
@@ -69,9 +71,16 @@ def is_due(load: float, per_s: float, capacity_per_s: float, percent: int) -> bo
     return load > share and per_s / capacity_per_s > share + noise
 
 
-def is_kept(load: float, percent: int) -> bool:
-    """Whether a second one that is there stays: one alone, with this load ratio, would not be clearly below the percentage."""
-    return load * 100 >= BACK * percent
+def kept_from(capacity_per_s: float | None, percent: int) -> float:
+    """The load ratio of one alone from which on a second one that is there stays: clearly below the percentage, beyond noise.
+
+    It is the load of `LOAD_WINDOW_S` and not of a minute: after a fall the size is to be what is needed at once, in one step.
+    `capacity_per_s` None: nobody tells it, and no noise is allowed for.
+    """
+    least = BACK * percent / 100
+    if capacity_per_s is None:
+        return least
+    return max(least - UNCERTAIN * math.sqrt(least / (capacity_per_s * LOAD_WINDOW_S)), 0.0)
 
 
 def _lacks_place(observation: Observation) -> bool:
