@@ -52,10 +52,7 @@ def test_when_a_second_one_is_due(load, per_s, capacity_per_s, percent, due):
     assert second.is_due(load, per_s, capacity_per_s, percent) is due
 
 
-@pytest.mark.parametrize(
-    ("capacity_per_s", "percent", "load"),
-    [(None, 20, 0.15), (1000.0, 20, 0.144), (100.0, 20, 0.13), (5.0, 20, 0.061), (0.1, 20, 0.0)],
-)
+@pytest.mark.parametrize(("capacity_per_s", "load"), [(None, 0.15), (1000.0, 0.144), (100.0, 0.13), (5.0, 0.061), (0.1, 0.0)])
 def test_where_a_second_one_is_no_more_needed(capacity_per_s, load):
     assert second.kept_from(capacity_per_s, 20) == pytest.approx(load, abs=0.001)
 
