@@ -37,8 +37,8 @@ class Poisson:
 @pytest.mark.parametrize(
     ("size", "capacity_per_s", "mean_ratio", "alone_percent"),
     [
-        (1, 10, 0.15, 20), (1, 10, 0.55, 100), (2, 50, 0.62, 20), (3, 10, 0.62, 20), (2, 350, 0.62, 20),
-        (1, 350, 0.19, 20),
+        (1, 10, 0.5, 100), (1, 10, 0.55, 100), (2, 50, 0.62, 20), (3, 10, 0.62, 20), (2, 350, 0.62, 20),
+        (1, 10, 0.15, 20), (1, 350, 0.19, 20),
     ],
 )  # fmt: skip
 def test_arrivals_of_a_constant_mean_move_nothing(

@@ -139,7 +139,7 @@ def test_it_comes_after_a_minute_and_is_told_as_what_it_is():
 
 
 def test_bursts_order_none():
-    """15 s at 85 % of a worker every two minutes: more than a fifth on average, and less than the HPA's tolerance."""
+    """15 s at 85 % of a worker every two minutes: more than a fifth of one minute, and less than the load asks for two at."""
     bursts = [part for _ in range(10) for part in ((0.85, 0.25), (0.1, 1.75))]
     assert set(sizes(play(1, *bursts))) == {1}
 

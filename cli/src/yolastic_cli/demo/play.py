@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     result = asyncio.run(_play(inference, images, console))
     from yolastic_cli.demo.picture import draw  # noqa: PLC0415 - matplotlib takes a second that every other command would wait
 
-    draw(result, "One day in ninety seconds: load, workers, batches and latency (simulated accelerator)", picture)
+    draw(result, "One day in a hundred seconds: load, workers, batches and latency (simulated accelerator)", picture)
     return _summarise(result, inference, picture, console)
 
 

@@ -24,7 +24,7 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
     state = replace(state, demand=demand.remember(state.demand, demand.sample(observation, now_s), now_s))
     state = forecast.remember(state, observation, now_s)
     state = second.remember(state, observation, now_s)
-    sized = decide_replicas(observation, spec, state, now_s, second.lone(observation, state, shared=runtime.shared, now_s=now_s))
+    sized = decide_replicas(observation, spec, state, now_s, second.lone(state, shared=runtime.shared, now_s=now_s))
     ceiling = decide_ceiling(observation, spec, runtime, state)
     mode: Mode = "Active" if spec.autoscaling is None else spec.autoscaling.mode
     if mode == "Paused" and ceiling is not None:

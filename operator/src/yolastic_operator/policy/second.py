@@ -42,19 +42,23 @@ class Lone:
 UNKNOWN: Final = Lone()
 
 
-def lone(observation: Observation, state: PolicyState, *, shared: bool, now_s: float) -> Lone:
-    """What is known in this turn; `shared`: the inference's workers share devices."""
-    never = "its workers share devices" if shared else ""
-    if not never and _lacks_place(observation):
+def lone(state: PolicyState, *, shared: bool, now_s: float) -> Lone:
+    """What is known in this turn; `state`: as `remember` left it, `shared`: the inference's workers share devices."""
+    never = not_now = ""
+    if shared:
+        never = "its workers share devices"
+    elif state.no_place_s == now_s:
         never = "the scheduler has no place for it"
-    lately = state.no_place_s is not None and now_s - state.no_place_s < RETRY_S
-    not_now = f"the scheduler had no place for one within {RETRY_S:.0f} s" if lately else ""
+    elif state.no_place_s is not None and now_s - state.no_place_s < RETRY_S:
+        not_now = f"the scheduler had no place for one within {RETRY_S:.0f} s"
     return Lone(_of_a_minute(state.intervals, now_s), never, not_now)
 
 
 def remember(state: PolicyState, observation: Observation, now_s: float) -> PolicyState:
-    """The state with when a place was last missing."""
-    return replace(state, no_place_s=now_s) if _lacks_place(observation) else state
+    """The state with when the scheduler last had a place for one at most of those that are to be there."""
+    there = [view.worker for view in observation.workers if not is_leaving(view)]
+    homeless = sum(worker.unschedulable for worker in there)
+    return replace(state, no_place_s=now_s) if homeless and len(there) - homeless <= 1 else state
 
 
 def is_due(load: float, per_s: float, capacity_per_s: float, percent: int) -> bool:
@@ -81,13 +85,6 @@ def kept_from(capacity_per_s: float | None, percent: int) -> float:
     if capacity_per_s is None:
         return least
     return max(least - UNCERTAIN * math.sqrt(least / (capacity_per_s * LOAD_WINDOW_S)), 0.0)
-
-
-def _lacks_place(observation: Observation) -> bool:
-    """The scheduler has a place for one at most of those that are to be there."""
-    there = [view.worker for view in observation.workers if not is_leaving(view)]
-    homeless = sum(worker.unschedulable for worker in there)
-    return homeless > 0 and len(there) - homeless <= 1
 
 
 def _of_a_minute(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
