@@ -1,6 +1,7 @@
 """The chart, as helm renders it."""
 
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -25,6 +26,15 @@ EVERYTHING = (
     *("--set", "prometheus.url=http://prometheus.monitoring:9090", "--set", "watchNamespaces={plant-1,plant-2}"),
     *("--set", r"prometheus.namespaceLabels.kubernetes\.io/metadata\.name=monitoring", "--set", "operator.logFormat=json"),
 )
+
+NO_LABELS = (
+    *({key: "x"} for key in ("", "a b", "a,b", "a=b", "-a", "a-", "/a", "a/", "a/b/c", "A.example/b", "a..b/c", "a" * 64)),
+    *({key: "x"} for key in (f"example.com/{'a' * 64}", f"{'a' * 254}/b")),
+    *({"team": value} for value in ("a b", "a,b", "a=b", "a/b", " ", "-a", "a.", "a" * 64)),
+)
+LABELS = {
+    "team": "", "Team_1": "a_B-1.c", "a" * 63: "a" * 63, "kubernetes.io/metadata.name": "monitoring", f"{'a' * 253}/b": "1"
+}  # fmt: skip
 
 Document = dict[str, Any]
 Render = Callable[..., list[Document]]
@@ -74,6 +84,13 @@ def pods(documents: list[Document]) -> list[Document]:
     return [document["spec"]["template"]["spec"] for document in documents if "template" in document.get("spec", {})]
 
 
+def understood(documents: list[Document]) -> settings.Settings:
+    """What the operator reads from the environment of its container."""
+    ((container,),) = (pod["containers"] for pod in pods(documents))
+    environment = {item["name"]: item.get("value", "from-the-pod") for item in container["env"]}
+    return settings.load(environment, namespace_file=Path("/nonexistent"))
+
+
 def test_lint_finds_nothing(run_helm: RunHelm) -> None:
     done = run_helm("lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout
@@ -121,8 +138,7 @@ def test_the_operator_understands_its_environment(render: Render, arguments: tup
     documents = render(*arguments)
     (pod,) = pods(documents)
     (container,) = pod["containers"]
-    environment = {item["name"]: item.get("value", "from-the-pod") for item in container["env"]}
-    told = settings.load(environment, namespace_file=Path("/nonexistent"))
+    told = understood(documents)
     assert told.own_namespace == told.instance == "from-the-pod"
     assert {item["name"] for item in container["env"] if "valueFrom" in item} == {
         "YOLASTIC_OPERATOR_OWN_NAMESPACE",
@@ -139,6 +155,16 @@ def test_the_operator_understands_its_environment(render: Render, arguments: tup
     else:
         lease = the_only(documents, "Deployment")["metadata"]["name"]
         assert told == settings.Settings(own_namespace="from-the-pod", instance="from-the-pod", lease_name=lease)
+
+
+@pytest.mark.parametrize("url", ["http://p", "https://example.com/prom/", "http://user@p:9090/a/b", "http://[fd00::1]:9090"])
+def test_the_operator_takes_the_urls_that_the_schema_takes(render: Render, url: str) -> None:
+    assert understood(render("--set", f"prometheus.url={url}")).prometheus_url == url.rstrip("/")
+
+
+def test_the_operator_takes_the_labels_that_the_schema_takes(render: Render) -> None:
+    documents = render("--set-json", f"prometheus.namespaceLabels={json.dumps(LABELS)}")
+    assert understood(documents).monitoring_namespace_labels == LABELS
 
 
 def test_rights_in_all_namespaces_are_those_the_operator_lists(render: Render) -> None:
@@ -233,14 +259,33 @@ def test_runtimes_by_value(render: Render) -> None:
     assert {spec["imagePullPolicy"] for spec in specs.values()} == {"Always"}
 
 
-@pytest.mark.parametrize("release", ["y", "1", "null", "yolastic", "my-yolastic", "a" * 53])
+@pytest.mark.parametrize(
+    "release",
+    ["y", "1", "2024", "9" * 53, "null", "my.release", "a" * 35 + ".b", "7.yolastic", "yolastic", "my-yolastic", "a" * 53],
+)
 def test_any_release_name_will_do(render: Render, release: str) -> None:
-    for document in render(release=release):
+    documents = render(release=release)
+    for document in documents:
         metadata = document["metadata"]
         if "namespace" in metadata:  # what is cluster-wide may have 253
             assert len(metadata["name"]) <= 63
         assert metadata["labels"]["app.kubernetes.io/instance"] == release
         assert all(isinstance(value, str) and len(value) <= 63 for value in metadata["labels"].values())
+    assert re.fullmatch(r"[a-z]([-a-z0-9]*[a-z0-9])?", the_only(documents, "Service")["metadata"]["name"])
+    assert understood(documents).lease_name == the_only(documents, "Deployment")["metadata"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [("demo", "demo-yolastic-operator"), ("yolastic", "yolastic-operator"), ("a" * 36 + "b", "a" * 36 + "-yolastic-operator")],
+)
+def test_names_of_releases_stay_what_they_were(render: Render, release: str, name: str) -> None:
+    """An upgrade would make the operator a second time under another name."""
+    documents = render(release=release)
+    assert the_only(documents, "Deployment")["metadata"]["name"] == name
+    assert the_only(documents, "ServiceAccount")["metadata"]["name"] == name
+    assert the_only(documents, "ClusterRole")["metadata"]["name"] == f"yolastic-system-{name}"
+    assert the_only(documents, "Service")["metadata"]["name"] == f"{name}-metrics"
 
 
 @pytest.mark.parametrize(
@@ -256,6 +301,14 @@ def test_any_release_name_will_do(render: Render, release: str) -> None:
         ("--set", "operator.logFormat=xml"),
         ("--set", "operator.propagationDelaySeconds=-1"),
         ("--set", "prometheus.url=prometheus:9090"),
+        ("--set", "prometheus.url=ftp://prometheus"),
+        ("--set", "prometheus.url=http://prometheus:9090/?tenant=a"),
+        ("--set", "prometheus.url=http://prometheus?tenant=a"),
+        ("--set", "prometheus.url=http://prometheus:9090#x"),
+        ("--set", "prometheus.url=http://prometheus/path#x"),
+        ("--set", "prometheus.url=http://prometheus/a b"),
+        *(("--set-json", f"prometheus.namespaceLabels={json.dumps(labels)}") for labels in NO_LABELS),
+        ("--set-json", 'operator.nodeSelector={"pool":"a/b"}'),
         ("--set", "watchNamespaces={Plant}"),
         ("--set", "runtimes.cpu.image=x"),
         ("--set", "runtimes.cpu.spec.devise=cuda"),
@@ -264,7 +317,7 @@ def test_any_release_name_will_do(render: Render, release: str) -> None:
         ("--set-json", 'runtimes.cuda.spec.tolerations=[{"key":"a","effect":"Never"}]'),
         ("--set-json", 'runtimes={"Not A Name":{"enabled":true,"spec":{}}}'),
     ],
-    ids=lambda arguments: arguments[1],
+    ids=lambda arguments: arguments[1][:80],
 )
 def test_values_that_mean_nothing_are_refused(run_helm: RunHelm, arguments: tuple[str, str]) -> None:
     done = run_helm("template", "demo", str(CHART), "--kube-version", "1.34.0", *arguments)
@@ -308,6 +361,7 @@ def test_notes_tell_the_next_commands(notes: Callable[..., str], render: Render)
     assert "kubectl get yolort" in told
     assert "kubectl get yolo -w" in told
     assert "Before you uninstall" in told
+    assert "lies in a Role there" not in told
     assert "namespaceLabels" not in told
     assert "must name the namespace of Prometheus" in notes("--set", "prometheus.url=http://prometheus:9090")
     example = yaml.safe_load(told.partition("<<END\n")[2].partition("END")[0])
@@ -319,5 +373,6 @@ def test_notes_follow_the_values(notes: Callable[..., str]) -> None:
     told = notes(*EVERYTHING, "--set", "crds.install=false")
     assert "watches the namespaces plant-1, plant-2" in told
     assert "kubectl apply -n plant-1" in told
+    assert "before you delete one of these namespaces: the operator's right to let go lies in a Role there" in told
     assert "crds.install=false" in told
     assert "prometheus.url=" not in told

@@ -1,7 +1,13 @@
-{{/* Name of everything that belongs to the operator: the release's, and what it is. */}}
+{{/* Name of everything that belongs to the operator: the release's, and what it is. A release's may have dots, ours may not. */}}
 {{- define "yolastic.operator" -}}
-{{- $release := .Release.Name | trunc 36 | trimSuffix "-" -}}
+{{- $release := .Release.Name | replace "." "-" | trunc 36 | trimSuffix "-" -}}
 {{- if contains "yolastic" $release }}{{ $release }}-operator{{ else }}{{ $release }}-yolastic-operator{{ end }}
+{{- end }}
+
+{{/* Name of the Service, which has to begin with a letter. */}}
+{{- define "yolastic.metrics" -}}
+{{- $name := printf "%s-metrics" (include "yolastic.operator" .) -}}
+{{- if regexMatch "^[0-9]" $name }}r{{ end }}{{ $name }}
 {{- end }}
 
 {{/* Name of what is cluster-wide: two releases in two namespaces do not meet. */}}

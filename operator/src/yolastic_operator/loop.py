@@ -9,9 +9,11 @@ from typing import Any
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.inference_status import DecisionStatus, InferenceStatus
 from yolastic_contract.runtime import RuntimeSpec
+from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import status as folding
 from yolastic_operator.act import workload
-from yolastic_operator.act.changes import Changes, reason_of, scale_events, written
+from yolastic_operator.act.ceilings import to_send
+from yolastic_operator.act.changes import Changes, gave_up_s, reason_of, scale_events, written
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
 from yolastic_operator.act.publishing import Pace, Publishing
@@ -30,7 +32,7 @@ from yolastic_operator.model import (
 )
 from yolastic_operator.observe.observe import Observer
 from yolastic_operator.observe.prometheus import Prometheus
-from yolastic_operator.policy import leased, rollout
+from yolastic_operator.policy import leased, rollout, second
 from yolastic_operator.policy.accounts import Accounts
 from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
@@ -125,7 +127,7 @@ class Loop:
         except RefusedError as error:
             # What runs goes on running; it is looked at, and nothing about it is decided.
             refusal, seen = refused(error.reason, str(error)), await self._look()
-            self._accounts.turn(self._ref, seen, None, self._monotonic(), facts.now_s)
+            self._accounts.turn(self._ref, seen, None, self._monotonic(), facts.now_s, is_known=False)
             await self._publish(folding.fold(previous, replace(facts, observation=seen, conditions=refusal)))
             return self._settings.turn_s
         finally:
@@ -134,7 +136,7 @@ class Loop:
     async def refuse(self, generation: int, status: Mapping[str, Any], reason: str, message: str) -> float:
         """A turn for a spec that cannot even be read: the conditions say why, what runs goes on running."""
         previous = self._seeded(status)
-        self._accounts.turn(self._ref, await self._look(), None, self._monotonic(), self._wall())
+        self._accounts.turn(self._ref, await self._look(), None, self._monotonic(), self._wall(), is_known=False)
         await self._publish(folding.with_conditions(previous, refused(reason, message), generation, self._wall()))
         return self._settings.turn_s
 
@@ -144,8 +146,9 @@ class Loop:
             last = folding.read(status)
             self._publishing.found(last)
             self._changes = Changes(last)
-            events = scale_events(last, self._monotonic(), self._wall())
-            self._policy = PolicyState(lost_s=self._lost_s(last), scale_events=events)
+            now_s, wall_s = self._monotonic(), self._wall()
+            known = second.no_places(gave_up_s(last, now_s, wall_s))
+            self._policy = replace(known, lost_s=self._lost_s(last), scale_events=scale_events(last, now_s, wall_s))
         return last
 
     def _lost_s(self, status: InferenceStatus) -> float | None:
@@ -190,7 +193,7 @@ class Loop:
         decision = decide(observation, facts.spec, runtime, self._policy, self._monotonic())
         self._policy = decision.state
         leases = self._accounts.turn(
-            self._ref, observation, leased.wants(decision, facts.spec, runtime), self._monotonic(), facts.now_s
+            self._ref, observation, leased.wants(decision, facts.spec, runtime, observation), self._monotonic(), facts.now_s
         )
         self._homeless = leases.homeless
         self._waiting = frozenset(view.worker.name for view in observation.workers if waits_for_memory(view))
@@ -199,7 +202,7 @@ class Loop:
         trouble += leased.trouble(leases)
         facts = replace(facts, observation=observation, decision=decision, url=self._url)
         trouble += self._rolling.conditions(observation)
-        pause_s = await self._act(previous, facts, observation, decision, trouble)
+        pause_s = await self._act(previous, facts, observation, decision, trouble, leased_to=leases.grants)
         if leases.shared:  # a backlog must be seen at once: the burst is not the worker's to take
             pause_s = min(pause_s, self._settings.lease_turn_s if leases.grants else self._settings.busy_turn_s)
         return pause_s
@@ -235,10 +238,12 @@ class Loop:
         observation: Observation,
         decision: Decision,
         trouble: list[ConditionUpdate],
+        *,
+        leased_to: Mapping[str, CeilingGrant],
     ) -> float:
         unconfirmed, rebalancing, resized = False, False, Resized()
+        unconfirmed = await self._effects.grant(observation, to_send(decision))
         if decision.mode == "Active":
-            unconfirmed = await self._effects.grant(observation, decision.ceiling)
             if rollout.may_shrink(observation.fleet, decision.replicas.desired):
                 resized = await self._effects.resize(observation, decision, self._monotonic(), facts.spec.drain.timeout_seconds)
             else:
@@ -248,7 +253,7 @@ class Loop:
         changes = self._changes.of(decision, size, moved=resized.moved, now_s=self._monotonic(), wall_s=facts.now_s)
         if resized.failure is not None:
             trouble.append(ConditionUpdate("ScalingActive", "False", "ScaleFailed", resized.failure))
-        done = written(observation, decision, resized)
+        done = written(observation, decision, resized, leased_to)
         status = folding.fold(previous, replace(facts, conditions=trouble, changes=changes, scaled=resized.ordered, written=done))
         self._tell(observation, decision, status, changes)
         await self._publish(status)

@@ -9,7 +9,7 @@ from yolastic_contract import metrics as contract
 from yolastic_contract.metrics import Metric
 from yolastic_operator.model import Ref, Source
 
-_BOUNDS: Final = ("effective", "spec", "memory", "latency", "efficiency")
+_BOUNDS: Final = ("effective", "spec", "memory", "latency", "efficiency", "lease")
 
 
 class Metrics:

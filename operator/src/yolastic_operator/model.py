@@ -210,13 +210,19 @@ class PolicyState:
     ordered_replicas: int | None = None
     """What was ordered when it looked; more than wanted while workers leave."""
     tiers: "Tiers | None" = None
-    """What the last turn granted."""
+    """What the last turn decided."""
+    granted: "Tiers | None" = None
+    """What workers of this revision last said to have been granted."""
     revision: str | None = None
-    """The revision whose workers the tiers were granted to: another one starts from its own fits."""
+    """The revision these tiers are of: another one starts from its own fits."""
     lost_s: float | None = None
     """Since when workers serve and none has usable figures; None: there are some."""
+    shrink_held_s: float | None = None
+    """Since when a shrink is put off because it goes on; None: none is."""
     no_place_s: float | None = None
-    """When the scheduler last had no place for a second worker; None: that was never seen."""
+    """When the scheduler last had no place for a second worker; None: that was never seen, or it has had one since."""
+    no_places: int = 0
+    """How many of them in a row had none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +271,11 @@ class CeilingDecision:
     per_image_s: float | None = None
     fits: bool = True
     """False: not even a batch of 1 fits into the budget."""
+    fitting: int | None = None
+    """Images that fit into the budget by what was measured or planned; `bounds.memory` may be less: what is warm."""
     message: str = ""
+    held: bool = False
+    """It is what workers were granted before, and not what follows from the bounds."""
     leased: "Mapping[str, Tiers]" = field(default_factory=dict)
     """By worker on a shared device: what it should work with now, instead of the tiers."""
 

@@ -8,7 +8,11 @@ from typing import Any, Final
 
 PREFIX: Final = "YOLASTIC_OPERATOR_"
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_LABEL: Final = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9._/-]*[A-Za-z0-9])?$")
+_SUBDOMAIN: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+_WORD: Final = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+_LABEL_KEY: Final = re.compile(rf"((?=[^/]{{1,253}}/){_SUBDOMAIN}/)?{_WORD}")
+"""Of a label, as the API server has it; the chart's values.schema.json says the same, as it does of the URL."""
+_LABEL_VALUE: Final = re.compile(rf"({_WORD})?")
 _SERVICE_LINK: Final = re.compile(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP)(_\w+)?)?$")
 """Variables Kubernetes makes for every Service: one named yolastic-operator-… has our prefix."""
 _NAMESPACE: Final = re.compile(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")
@@ -148,7 +152,7 @@ def _labels(text: str) -> dict[str, str]:
     labels: dict[str, str] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, sign, value = part.partition("=")
-        if not sign or _LABEL.fullmatch(key) is None or (value and _LABEL.fullmatch(value) is None):
+        if not sign or _LABEL_KEY.fullmatch(key) is None or _LABEL_VALUE.fullmatch(value) is None:
             raise ValueError("must be labels such as kubernetes.io/metadata.name=monitoring, separated by commas")
         labels[key] = value
     return labels

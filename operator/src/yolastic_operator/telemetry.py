@@ -19,7 +19,7 @@ class Telemetry(Protocol):
         """Workers the decision comes to, whether or not the mode lets it be carried out."""
 
     def ceiling(self, ref: Ref, bounds: Mapping[str, int]) -> None:
-        """Granted ceiling (`effective`) and the bounds that are known: `spec` `memory` `latency` `efficiency`, images."""
+        """Granted ceiling (`effective`) and the bounds that are known: `spec` `memory` `latency` `efficiency` `lease`, images."""
 
     def decision(self, ref: Ref, reason: str) -> None:
         """A change of size or ceiling was made."""

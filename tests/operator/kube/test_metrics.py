@@ -21,7 +21,7 @@ def filled() -> tuple[Metrics, CollectorRegistry]:
     metrics.turn(REF, 0.02)
     metrics.sizes(REF, desired=3, ready=2)
     metrics.recommended(REF, 4)
-    metrics.ceiling(REF, {"effective": 16, "spec": 32, "latency": 16})
+    metrics.ceiling(REF, {"effective": 8, "spec": 32, "latency": 16, "lease": 8})
     metrics.decision(REF, "LoadAboveTarget")
     metrics.observation_age(REF, "Workers", 0.5)
     return metrics, registry
@@ -39,8 +39,9 @@ def test_names_types_and_labels_are_the_contracts() -> None:
 
 def test_a_bound_that_binds_no_more_has_no_series() -> None:
     metrics, registry = filled()
-    metrics.ceiling(REF, {"effective": 32, "spec": 32})
     labels = {"namespace": "plant", "inference": "weld"}
+    assert registry.get_sample_value("yolastic_operator_batch_ceiling", labels | {"bound": "lease"}) == 8
+    metrics.ceiling(REF, {"effective": 32, "spec": 32})
     assert registry.get_sample_value("yolastic_operator_batch_ceiling", labels | {"bound": "effective"}) == 32
     assert registry.get_sample_value("yolastic_operator_batch_ceiling", labels | {"bound": "latency"}) is None
 

@@ -233,6 +233,18 @@ PHASES = {
         "UnexpectedAdmissionError",
         "Allocate failed: no healthy devices",
     ),
+    "refused for want of a device": (
+        pod(phase="Failed", reason="OutOfnvidia.com/gpu", message="Pod was rejected"),
+        "Failed",
+        "PodFailed",
+        "OutOfnvidia.com/gpu: Pod was rejected",
+    ),
+    "waiting for a word no condition can bear": (
+        pod(container("worker", {"waiting": {"reason": "odd-reason"}})),
+        "Failed",
+        "PodFailed",
+        "odd-reason",
+    ),
 }
 
 

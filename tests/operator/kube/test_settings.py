@@ -42,11 +42,20 @@ def test_good_values(name: str, text: str, value: object) -> None:
     assert getattr(settings, name.lower()) == expected
 
 
+@pytest.mark.parametrize("key", ["team", "Team_1", "a" * 63, "kubernetes.io/metadata.name", f"{'a' * 253}/{'b' * 63}"])
+@pytest.mark.parametrize("value", ["", "1", "a_B-1.c", "a" * 63])
+def test_labels_are_what_kubernetes_takes(key: str, value: str) -> None:
+    text = f"{key}={value}"
+    assert load({f"{PREFIX}MONITORING_NAMESPACE_LABELS": text}, NOWHERE).monitoring_namespace_labels == {key: value}
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("PROMETHEUS_URL", "prometheus:9090"),
         ("PROMETHEUS_URL", "http://host?x=1"),
+        ("PROMETHEUS_URL", "http://host/path?x=1"),
+        ("PROMETHEUS_URL", "http://host#x"),
         ("NAMESPACES", "Plant"),
         ("NAMESPACES", "plant;lab"),
         ("TURN_SECONDS", "soon"),
@@ -56,6 +65,16 @@ def test_good_values(name: str, text: str, value: object) -> None:
         ("PROPAGATION_DELAY_SECONDS", "2.5"),
         ("MONITORING_NAMESPACE_LABELS", "monitoring"),
         ("MONITORING_NAMESPACE_LABELS", "a=b c"),
+        ("MONITORING_NAMESPACE_LABELS", "=b"),
+        ("MONITORING_NAMESPACE_LABELS", "a b=c"),
+        ("MONITORING_NAMESPACE_LABELS", "a/b/c=d"),
+        ("MONITORING_NAMESPACE_LABELS", "Example.com/a=b"),
+        ("MONITORING_NAMESPACE_LABELS", f"{'a' * 254}/b=c"),
+        ("MONITORING_NAMESPACE_LABELS", f"{'a' * 64}=b"),
+        ("MONITORING_NAMESPACE_LABELS", "team=a/b"),
+        ("MONITORING_NAMESPACE_LABELS", "team=-a"),
+        ("MONITORING_NAMESPACE_LABELS", "team=a="),
+        ("MONITORING_NAMESPACE_LABELS", f"team={'a' * 64}"),
         ("METRICS_PORT", "65536"),
         ("HEALTH_PORT", "0"),
         ("LOG_FORMAT", "xml"),

@@ -668,7 +668,7 @@ def test_children_are_applied_when_they_differ_and_now_and_then_without(world: A
 def test_what_the_workers_of_a_refused_inference_hold_is_told_to_the_ledger(world: Any, unreadable: bool) -> None:
     it, seen = world(replicas=1), []
     it.run(30)
-    it.loop._accounts.turn = lambda ref, observation, wants, *_: seen.append((len(observation.workers), wants))
+    it.loop._accounts.turn = lambda ref, observation, wants, *_, **__: seen.append((len(observation.workers), wants))
     if unreadable:
         asyncio.run(it.loop.refuse(2, it.status, "InvalidSpec", "why"))
     else:

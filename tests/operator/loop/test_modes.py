@@ -124,6 +124,42 @@ def test_paused_holds_and_goes_on_where_it_was(world: Any) -> None:
     assert it.status["batch"]["ceiling"] < 32
 
 
+def test_who_comes_during_a_pause_is_granted_what_is_held(world: Any) -> None:
+    bounded = {"objective": {"latencyMilliseconds": 60}}
+    it = world(autoscaling={**ELASTIC, "minReplicas": 2}, **bounded)
+    it.cluster.demand_per_s = 1.0 * CAPACITY_PER_S
+    it.run(120)
+    (granted,) = {(fake.ceiling.base, fake.ceiling.ceiling) for fake in it.cluster.workers.values()}
+    assert granted[1] == 8
+    it.change(autoscaling={**ELASTIC, "minReplicas": 2, "mode": "Paused"}, **bounded)
+    it.run(30)
+    it.cluster.calls.clear()
+    for number in (1, 2):
+        for name in list(it.cluster.workers)[:number]:
+            del it.cluster.workers[name]  # evicted: its ReplicaSet makes another
+        it.run(60)
+        now = {(fake.ceiling.base, fake.ceiling.ceiling, fake.ceiling.granted) for fake in it.cluster.workers.values()}
+        assert now == {(*granted, True)}
+        assert it.status["batch"]["appliedReplicas"] == len(it.cluster.workers)
+    assert {verb for verb, _ in effects(it)} == {"grant"}
+
+
+def test_a_new_object_that_is_paused_is_told_nothing(world: Any) -> None:
+    it = world(autoscaling={**ELASTIC, "mode": "Paused"}, objective={"latencyMilliseconds": 60})
+    it.run(60)
+    assert effects(it) == []
+
+
+def test_advice_that_comes_again_is_told_again(world: Any) -> None:
+    it = world(autoscaling={**ELASTIC, "mode": "Advisory"})
+    for _ in range(3):
+        it.cluster.demand_per_s = 0.1 * CAPACITY_PER_S
+        it.run(900)
+        it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+        it.run(900)
+    assert len([message for message in told(it, "Advised") if "3 workers instead of 1" in message]) == 3
+
+
 def test_a_pause_amid_a_drain_sends_nothing_and_the_drained_are_replaced_after_it(world: Any) -> None:
     it = world(autoscaling=ELASTIC)
     it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
@@ -136,6 +172,9 @@ def test_a_pause_amid_a_drain_sends_nothing_and_the_drained_are_replaced_after_i
     it.run(120)
     assert effects(it) == []
     assert (it.cluster.replicas, it.ready) == (3, 2)
+    progressing = it.condition("Progressing")
+    assert (progressing["status"], progressing["reason"]) == ("False", "Paused")
+    assert progressing["message"] == "2 of 3 workers ready, 1 drained before: replaced once the mode is Active again"
     it.change(autoscaling=ELASTIC)
     it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
     it.run_until(lambda: it.ready == 3)
@@ -307,9 +346,13 @@ def test_only_active_writes_and_no_outage_shrinks(world: Any, steps: Any, policy
         it.cluster.faults = {"state": SILENCE} if lost else {}
         leaving = any(fake.drains_s is not None for fake in it.cluster.workers.values())
         before = it.cluster.replicas
+        were_granted = {name for name, fake in it.cluster.workers.items() if fake.ceiling.granted}
         it.cluster.calls.clear()
         it.run(seconds)
-        assert mode == "Active" or effects(it) == []
+        # Who came during a pause is told what is held; those that were told it are told nothing.
+        kinds = {"Active": {"grant", "drain", "scale", "rebalance"}, "Paused": {"grant"}, "Advisory": set()}
+        assert {verb for verb, _ in effects(it)} <= kinds[mode]
+        assert mode == "Active" or not {about[0] for _, about in effects(it)} & were_granted
         # A shrink that figures had begun may end without them.
         assert not lost or leaving or it.cluster.replicas >= before
     it.cluster.faults = {}

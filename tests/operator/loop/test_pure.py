@@ -476,6 +476,16 @@ def test_which_changes_of_size_a_restart_goes_on_from() -> None:
     assert events == (ScaleEvent(990.0, 2), ScaleEvent(1000.0, -1))
 
 
+def test_second_workers_that_were_given_up_are_known_again() -> None:
+    told = (
+        change("1970-01-01T00:00:50Z", 1, 2, reason="SecondWorker"),
+        change("1970-01-01T00:00:40Z", 2, 1, reason="NoPlaceForSecond"),
+        change("1970-01-01T00:00:30Z", 2, 1, reason="NoPlaceForSecond", advice=True),
+        change("1970-01-01T00:00:20Z", 2, 1, reason="NoPlaceForSecond"),
+    )
+    assert changes.gave_up_s(status_with(decisions=told), now_s=1000.0, wall_s=60.0) == [980.0, 960.0]
+
+
 def test_another_recommendation_alone_is_not_worth_a_write() -> None:
     def recommending(size: int) -> InferenceStatus:
         return folded(decision=replace(decided(), replicas=replace(decided().replicas, recommended=size)))
@@ -495,6 +505,9 @@ def test_advice_is_told_again_after_it_was_acted_on_and_paused_tells_nothing_new
     assert told("Advisory", 32, 4, 100.0) == []
     assert told("Active", 8, None, 200.0) == [(2, 8, None)]
     assert told("Advisory", 32, 4, 300.0) == [(2, 32, True), (4, None, True)]
+    assert told("Advisory", 32, 2, 320.0) == [], "the size is as it would be"
+    assert told("Advisory", 32, 4, 340.0) == [], "within a minute that is a gust"
+    assert told("Advisory", 32, 4, 380.0) == [(4, None, True)], "and then advice again, the same or not"
     assert told("Paused", 4, None, 400.0) == []
     assert told("Active", 4, None, 500.0) == [], "it was taken note of"
     wordy = replace(decided().replicas, reason="R" * 100, message="x" * 5000)

@@ -12,6 +12,7 @@ from yolastic_operator.cluster.base import RefusedError
 from yolastic_operator.cluster.fake import MIB, FakeCluster, FakeWorker
 from yolastic_operator.loop import Loop, LoopSettings
 from yolastic_operator.model import Ref
+from yolastic_operator.policy.account import FORGOTTEN_S
 from yolastic_operator.policy.accounts import Accounts
 
 FIT = Fit(fixed=600.0 * MIB, per_image=60.0 * MIB, samples=6)
@@ -192,6 +193,70 @@ def test_leases_are_kept_in_every_mode(mode: str) -> None:
     host.workers()["a"].backlog = True
     host.run(3.0)
     assert host.ceilings() == [32, 8], "the burst tier is the worker's in every mode"
+
+
+@pytest.mark.parametrize("mode", ["Advisory", "Paused"])
+def test_what_is_advised_or_would_be_decided_is_not_leased(mode: str) -> None:
+    """The same worker learns that it is slower: batches of more than four images are not worth it any more."""
+    host = Host("a", "b", memory_mib=BASE_MIB + BURST_MIB, autoscaling={"maxReplicas": 1})
+    host.run(60)
+    autoscaling = host.specs["a"].autoscaling
+    assert autoscaling is not None
+    host.specs["a"] = host.specs["a"].model_copy(update={"autoscaling": autoscaling.model_copy(update={"mode": mode})})
+    host.clusters["a"].speed = Fit(fixed=0.004, per_image=0.019, samples=20)
+    host.clusters["a"].calls.clear()
+    host.run(60)
+    assert [verb for verb, _ in host.clusters["a"].calls if verb == "grant"] == []
+    assert host.step("a", "Ceiling").startswith("ceiling 4" if mode == "Advisory" else "held at ceiling 32, base 8; ceiling 4")
+    host.workers()["a"].backlog = True
+    host.run(3.0)
+    assert host.ceilings() == [32, 8], "its burst is what it was granted before"
+    assert host.most_mib <= BASE_MIB + BURST_MIB
+
+
+def test_what_the_ledger_grants_is_told() -> None:
+    host = Host("a", "b", memory_mib=BASE_MIB + BURST_MIB)
+    host.run(40)
+    host.workers()["a"].backlog = True
+    told = set()
+    for _ in range(8):
+        host.run(0.5)
+        told.add(host.step("a", "Written"))
+    assert "base 8 and ceiling 32 leased to worker-1" in told
+
+
+@pytest.mark.parametrize("refusal", [RefusedError("UriNotAllowed", "not here"), None])
+def test_after_a_restart_a_silent_worker_of_a_refused_object_may_hold_what_it_held(refusal: RefusedError | None) -> None:
+    host = Host("a", "b", memory_mib=BASE_MIB + BURST_MIB)
+    host.run(40)
+    first, second = host.workers().values()
+    first.backlog = True
+    host.run(3.0)
+    first.held_images = 32
+    first.hangs = True
+    if refusal is not None:
+        host.clusters["a"].faults["ensure"] = refusal
+    host.now_s += 5
+    host.start(born_s=host.now_s, settle_s=10.0, expected=lambda: [("plant", name) for name in "ab"])
+    second.backlog = True
+    host.run(60)
+    assert host.ceilings() == [32, 8]
+    assert host.most_mib <= BASE_MIB + BURST_MIB
+    assert "worker worker-1 has not said what it holds" in host.step("b")
+
+
+def test_a_refused_object_that_never_speaks_does_not_hold_up_its_neighbours_for_ever() -> None:
+    host = Host("a", "b", memory_mib=2 * BURST_MIB)
+    host.run(40)
+    first, second = host.workers().values()
+    first.hangs = True
+    host.clusters["a"].faults["ensure"] = RefusedError("UriNotAllowed", "not here")
+    host.start(born_s=host.now_s + 1, expected=lambda: [("plant", name) for name in "ab"])
+    second.backlog = True
+    host.run(FORGOTTEN_S - 10)
+    assert second.ceiling.ceiling == 8
+    host.run(20)
+    assert second.ceiling.ceiling == 32
 
 
 def test_a_refused_object_still_counts(three: Host) -> None:

@@ -266,6 +266,7 @@ class History(RuleBasedStateMachine):
         silent, known, told = it.silent(), it.known, len(it.cluster.calls)
         leaving = {name for name, fake in it.cluster.workers.items() if fake.drains_s is not None}
         there = set(it.cluster.workers)
+        known_grants = {name for name, fake in it.cluster.workers.items() if fake.ceiling.granted}
         pause_s = it.turn()
         policy, work = it.loop._policy, it.cluster.workload
         # Who went with a rollout that the turn ordered need not be heard.
@@ -273,8 +274,11 @@ class History(RuleBasedStateMachine):
         orders = it.cluster.calls[told:]
         granted = [about for verb, about in orders if verb == "grant"]
         self.check_grants(granted)
-        if it.size.get("autoscaling", {}).get("mode") in {"Advisory", "Paused"}:
-            assert [verb for verb, _ in orders if verb != "ensure"] == []
+        mode = it.size.get("autoscaling", {}).get("mode")
+        if mode in {"Advisory", "Paused"}:
+            assert {verb for verb, _ in orders} <= {"ensure", "grant"}
+            assert mode == "Paused" or not granted
+            assert not {name for name, *_ in granted} & known_grants, "held, and told another"
         desired = policy.desired_replicas
         if it.active and desired is not None and "fleet" not in it.cluster.faults and "runtime" not in it.cluster.faults:
             bounds = it.size["autoscaling"]

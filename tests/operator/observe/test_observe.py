@@ -205,6 +205,13 @@ def test_the_load_of_a_worker_that_does_not_serve_means_nothing(phase: Any) -> N
     assert view.load_ratio == Missing(f"the worker is {phase}")
 
 
+def test_a_worker_that_does_not_know_its_speed_has_no_load_ratio() -> None:
+    """It says 0 then, also to Prometheus, whatever comes to it."""
+    state = changed(asyncio.run(a_state()), {"load": {"ratio": 0.0, "capacity_per_s": 0.0, "arrived_per_s": 800.0}})
+    for scraped in (None, Fresh(0.0)):
+        assert view_of(READY, Fresh(state), scraped).load_ratio == Missing("it does not know its speed yet")
+
+
 class Counted:
     """A Prometheus that counts its questions."""
 

@@ -297,6 +297,35 @@ def test_base_carries_the_usual_demand_at_seventy_percent_busy(ceiling, demand, 
     assert base_for(ceiling, BUCKETS, FIT, demand, ready, previous=previous) == base
 
 
+def out_of_memory(told, cap):
+    health = told.health.model_copy(update={"out_of_memory_cap": cap})
+    return told.model_copy(update={"health": health, "buckets": [size for size in told.buckets if size <= cap]})
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_one_that_ran_out_of_memory_holds_back_nobody_until_all_have(shared):
+    well = state(memory=MEMORY, limit_bytes=4096 * MIB)
+    runtime = RUNTIME.model_copy(update={"shared": shared})
+    assert decided(spec(), well, out_of_memory(well, 4), runtime=runtime).tiers.ceiling == 32
+    worst, other = out_of_memory(well, 4), out_of_memory(well, 8)
+    all_of_them = decided(spec(), worst, other, runtime=runtime)
+    assert (all_of_them.tiers.ceiling, all_of_them.limited_by) == (8 if shared else 4, "Memory")
+
+
+def test_it_is_told_what_was_warm_and_not_the_sum_that_allows_more():
+    narrow = state(memory=MEMORY, limit_bytes=4096 * MIB, buckets=[1, 2, 4])
+    decision = decided(spec(), narrow, state(memory=MEMORY, limit_bytes=4096 * MIB))
+    assert "memory 4 (no more is warm on every worker, or left since they ran out of memory; 600Mi + 60Mi" in decision.message
+    assert decision.message.endswith("within 3686Mi of 4096Mi allows 51); efficiency 380 (20.0 ms + 1.00 ms an image)")
+
+
+def test_it_is_told_why_it_does_not_grow_yet():
+    close = spec(objective={"latencyMilliseconds": 100})
+    message = decided(close, state(speed=(0.04, 0.0003), granted=Tiers(4, 16))).message
+    assert message.endswith("; it grows to 32 once that is allowed with batches that are 12 % slower, too")
+    assert "once that is allowed" not in decided(close, state(speed=(0.04, 0.0003))).message
+
+
 def test_on_a_shared_device_a_worker_that_started_with_less_room_holds_back_nobody():
     narrow = view("narrow", told=state(memory=(100 * MIB, MIB), limit_bytes=1000 * MIB, buckets=[1, 2, 4]))
     wide = view("wide", told=state(memory=(100 * MIB, MIB), limit_bytes=1000 * MIB))

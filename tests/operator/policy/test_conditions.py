@@ -131,6 +131,12 @@ def test_why_the_cluster_makes_no_more_workers_is_told_while_some_are_missing(wo
         ),
         (state(memory=(600 * MIB, 60 * MIB), limit_bytes=2**31), None, "True/Device", "20 images fit"),
         (state(memory=(600 * MIB, 0), limit_bytes=2**31), None, "True/Device", "any batch fits"),
+        (
+            state(memory=(600 * MIB, 60 * MIB), limit_bytes=2**31, buckets=[1, 2, 4]),
+            None,
+            "True/Device",
+            "20 images fit; no more than 4 are warm on every worker, or left since they ran out of memory",
+        ),
         (state(memory=(600 * MIB, 60 * MIB)), "600Mi", "False/DoesNotFit", "budget 540Mi is too small for a batch of 1"),
         (state(memory=(600 * MIB, 60 * MIB)), None, "Unknown/BudgetUnknown", "does not bound the ceiling"),
         (state(), "2Gi", "Unknown/Measuring", "budget 1843Mi; no worker has measured"),

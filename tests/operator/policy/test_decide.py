@@ -12,6 +12,7 @@ from yolastic_operator.model import Missing, PolicyState, Recommendation, Stale,
 from yolastic_operator.policy import leased
 from yolastic_operator.policy.accounts import Leases
 from yolastic_operator.policy.decide import decide
+from yolastic_operator.policy.replicas import SHRINK_HELD_S
 
 NOW_S = 10_000.0
 QUICK = {"scaleDown": {"stabilizationWindowSeconds": 0}}
@@ -147,10 +148,11 @@ def test_tiers_are_held_without_figures_and_dropped_with_the_revision():
 def test_what_a_shared_device_can_lend_bounds_both_tiers_and_a_drain_is_waited_for():
     runtime = RUNTIME.model_copy(update={"shared": True})
     given_spec = spec(drain={"timeoutSeconds": 600})
-    decision = decide(fleet([0.5]), given_spec, runtime, EMPTY, NOW_S)
+    seen_now = fleet([0.5])
+    decision = decide(seen_now, given_spec, runtime, EMPTY, NOW_S)
     assert decision.ceiling.tiers == Tiers(8, 32)
     assert leased.with_leases(decision, Leases(lendable=4, text="full")).ceiling.tiers == Tiers(4, 4)
-    assert leased.wants(decision, given_spec, runtime).ends_s == 600 + leased.END_MARGIN_S
+    assert leased.wants(decision, given_spec, runtime, seen_now).ends_s == 600 + leased.END_MARGIN_S
 
 
 # Invariants ---------------------------------------------------------------------------------------------------------------
@@ -307,6 +309,29 @@ def test_a_rush_hour_there_and_back():
     first_up, first_down = world.sizes.index(5), len(world.sizes) - 1 - world.sizes[::-1].index(5)
     assert first_up <= 12 + 25
     assert first_down >= 12 + 40 + 55  # 300 s of the default window
+
+
+@pytest.mark.parametrize("fall_s", [60.0, 180.0, 300.0])
+def test_while_the_load_falls_a_shrink_is_put_off_for_a_minute_at_most(fall_s):
+    """And then it is made as far as it has come: twenty workers are not paid for until the evening is over."""
+    policy, size, now_s, turns = PolicyState(), 20, 0.0, []
+    while now_s < 400.0 + 2 * fall_s:
+        load = max(14.0 * (1 - max(now_s - 60.0, 0.0) / fall_s), 0.5)
+        decision = decided(fleet([load / size] * size), autoscaled(forecast="None"), policy, now_s)
+        moved = decision.replicas.desired != size
+        policy, size = decision.state, decision.replicas.desired
+        turns.append((now_s, decision.replicas.reason, moved))
+        now_s += 5.0
+    held = [
+        [now_s for now_s, *_ in run]
+        for reason, run in itertools.groupby(turns, lambda turn: turn[1])
+        if reason == "ShrinkGrowing"
+    ]
+    assert held
+    assert all(run[-1] - run[0] < SHRINK_HELD_S for run in held)
+    changes = sum(moved for *_, moved in turns)
+    assert changes <= fall_s / SHRINK_HELD_S + 1
+    assert size == 2  # `SecondWorker`
 
 
 def test_hours_of_turns_leave_a_small_state():

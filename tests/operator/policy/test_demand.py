@@ -21,10 +21,12 @@ def proposed(observation, current=None, **fields):
         ([0.85, 0.85], 0, 2, "WithinTolerance"),
         ([0.88], 0, 1, "WithinTolerance"),  # 1.1 of the target: inclusive
         ([0.89], 0, 2, "LoadAboveTarget"),
-        ([1.32, 1.32], 2, 4, "WithinTolerance"),  # the two that start are what is needed: nothing is ordered twice
-        ([1.3, 1.3], 1, 3, "WithinTolerance"),  # nor is a fourth for what the third brings within the tolerance
-        ([0.9], 3, 4, "WithinTolerance"),  # nor are those called back that start while the one that serves has too much
+        ([1.32, 1.32], 2, 4, "EnoughStarting"),  # the two that start are what is needed: nothing is ordered twice
+        ([1.3, 1.3], 1, 3, "EnoughStarting"),  # nor is a fourth for what the third brings within the tolerance
+        ([0.9], 3, 4, "EnoughStarting"),  # nor are those called back that start while the one that serves has too much
         ([2.4, 2.4], 1, 6, "LoadAboveTarget"),
+        ([0.5, 0.5], 0, 2, "SurvivorsTooBusy"),
+        ([0.5], 0, 1, "LastWorker"),
         ([0.35, 0.35], 0, 2, "SurvivorsTooBusy"),  # Kubernetes would go to 1, which then ran at 0.70
         ([0.07, 0.07], 0, 1, "LoadBelowTarget"),
         ([0.32, 0.32], 0, 2, "SecondWorker"),  # one alone could carry it, and no more than half as much again

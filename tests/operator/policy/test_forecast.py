@@ -257,7 +257,7 @@ def test_the_larger_proposal_wins(forecast_per_s, in_s, counted_per_s, replicas,
         (1.6, 200.0, 3, "LoadAboveTarget"),
         (1.6, 100.0, 2, "WithinTolerance"),
         (1.6, 10.0, 2, "WithinTolerance"),
-        (0.5, 10.0, 2, "WithinTolerance"),
+        (0.5, 10.0, 2, "SurvivorsTooBusy"),
         (0.05, 500.0, 1, "LoadBelowTarget"),
     ],
 )

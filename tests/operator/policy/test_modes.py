@@ -173,7 +173,7 @@ def test_the_explanation_has_every_step_of_the_sum():
         ("Figures", "fresh from 2 of 2 workers; 2 asked directly, up to 0 s old; 2 workers told of 0 images/s and 0 queued"),
         ("Load", "load ratio 1.32 over 2 workers, target 0.80: 4 workers"),
         ("Survivors", "the load does not ask for fewer"),
-        ("Forecast", "demand does not rise beyond its noise"),
+        ("Forecast", "not known: demand was counted too few times lately"),
         ("Fallback", "not needed, there are figures"),
         ("Windows", "limited to maxReplicas 3: 3 workers (1 to 3 allowed, 2 before)"),
         ("Result", "3 workers: LoadAboveTarget"),

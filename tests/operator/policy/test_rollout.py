@@ -252,7 +252,7 @@ def test_without_anything_to_go_back_to_it_is_tried_on() -> None:
 
 def test_a_device_that_fails_later_is_no_bad_model() -> None:
     served = step(fleet(old(), new(phase="Ready"))).record
-    assert served == Record(running=NEW)
+    assert served == Record(running=NEW, good=NEW)
     assert step(fleet(failing(9, "DeviceLost")), record=served).target is NEW
 
 
@@ -261,6 +261,8 @@ def test_a_device_that_fails_later_is_no_bad_model() -> None:
     [
         (NEW, False),
         (kept("new", replicas=5), False),  # whoever scales, by hand or through the scale subresource, means the size
+        (kept("new", autoscaling={"maxReplicas": 9}), False),  # so does who has it scaled
+        (kept("new", autoscaling={"maxReplicas": 9, "mode": "Paused"}), False),  # or wants nothing to change for now
         (kept("new", drain={"timeoutSeconds": 7}), True),
         (kept("newer"), True),
         (OLD, True),
@@ -280,6 +282,8 @@ def test_it_is_not_tried_again_until_more_than_the_size_of_the_spec_changes(want
     [
         (fleet(old()), Record(running=OLD), OLD),
         (fleet(old(phase="Starting")), Record(running=OLD), None),  # it never served
+        (fleet(old(phase="Starting")), Record(running=OLD, good=OLD), OLD),  # it did, and just starts again
+        (fleet(), Record(running=OLD, good=OLD), OLD),  # it did, and none is ordered now
         (fleet(old(), worker("m", revision="middle", phase="Starting")), Record(running=kept("middle"), good=OLD), OLD),
         (fleet(), Record(), None),
         (fleet(old()), Record(running=kept("middle"), good=NEW), NEW),  # back to where it came from: it is known to serve

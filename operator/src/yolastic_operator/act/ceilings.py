@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from yolastic_contract.state import CeilingGrant, WorkerState
-from yolastic_operator.model import CeilingDecision, Fresh, Missing, Observation, Tiers, Worker, WorkerView
+from yolastic_operator.model import CeilingDecision, Decision, Fresh, Missing, Observation, Tiers, Worker, WorkerView
 from yolastic_operator.policy.workers import current_revision
 
 
@@ -19,10 +19,20 @@ def grant_for(decision: CeilingDecision, state: WorkerState) -> CeilingGrant:
     )
 
 
+def to_send(decision: Decision) -> CeilingDecision | None:
+    """What workers are to be told in this mode. In Paused that is what is held, if anything is; in Advisory nothing."""
+    ceiling = decision.ceiling
+    is_sent = decision.mode == "Active" or (decision.mode == "Paused" and ceiling is not None and ceiling.held)
+    return ceiling if is_sent else None
+
+
 def pending(observation: Observation, decision: CeilingDecision) -> Iterator[tuple[Worker, CeilingGrant]]:
-    """Ready workers of the current revision without a lease whose own state shows other tiers, each with its grant."""
+    """Ready workers of the current revision without a lease whose own state shows other tiers, each with its grant.
+
+    Of tiers that are held only those that were granted nothing yet: they have come since.
+    """
     for view, state in _granted(observation):
-        if view.worker.name in decision.leased:
+        if view.worker.name in decision.leased or (decision.held and state.ceiling.granted):
             continue
         grant = grant_for(decision, state)
         if isinstance(view.state, Fresh) and not _works_with(state, grant):

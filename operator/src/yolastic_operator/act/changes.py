@@ -1,12 +1,16 @@
 """What a turn tells of its decision: changes of size and ceiling, advice, and what was sent. Each is told once. Pure."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from yolastic_contract.inference_status import DecisionStatus, InferenceStatus
+from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import status as folding
-from yolastic_operator.act.ceilings import pending
+from yolastic_operator.act.ceilings import pending, to_send
 from yolastic_operator.act.effects import Resized
 from yolastic_operator.model import Decision, Observation, ScaleEvent
+from yolastic_operator.policy.second import NO_PLACE
 from yolastic_operator.policy.workers import count
 
 ADVICE_EVERY_S: Final = 60.0
@@ -26,13 +30,19 @@ def scale_events(status: InferenceStatus, now_s: float, wall_s: float) -> tuple[
     return tuple(events)
 
 
+def gave_up_s(status: InferenceStatus, now_s: float, wall_s: float) -> list[float]:
+    """When second workers were given up for want of a place, as the status tells; arguments as those of `scale_events`."""
+    times_s = [folding.seconds(one.time) for one in status.autoscaling.decisions if one.reason == NO_PLACE and not one.advice]
+    return [now_s - max(wall_s - time_s, 0.0) for time_s in times_s if time_s is not None]
+
+
 class Changes:
     """Remembers what it told last; a new one after a restart goes on from the status."""
 
     def __init__(self, status: InferenceStatus) -> None:
         self._ceiling = self._advised_ceiling = status.batch.ceiling
         newest = next((decision for decision in status.autoscaling.decisions if decision.advice), None)
-        self._advised = newest.to if newest is not None and status.autoscaling.advised_replicas is not None else None
+        self._advised = newest.to if newest is not None and status.autoscaling.advised_replicas == newest.to else None
         self._advised_s: float | None = None
 
     def of(
@@ -51,9 +61,9 @@ class Changes:
         replicas = decision.replicas
         if moved is not None:
             told.append(_change(wall_s, *moved, replicas.reason, replicas.message))
-        if replicas.advised is None:
-            self._advised = None
-        elif replicas.advised not in {size, self._advised} and self._may_advise(now_s):
+        if replicas.advised in {None, size}:
+            self._advised = None  # there is no advice now: the same one later is another
+        elif replicas.advised is not None and replicas.advised != self._advised and self._may_advise(now_s):
             self._advised, self._advised_s = replicas.advised, now_s
             advice = _change(wall_s, size, replicas.advised, replicas.reason, replicas.message)
             told.append(advice.model_copy(update={"advice": True}))
@@ -85,11 +95,16 @@ def reason_of(change: DecisionStatus) -> str:
     return f"Advice{change.reason}" if change.advice else change.reason
 
 
-def written(observation: Observation, decision: Decision, resized: Resized) -> str:
-    """What was sent to workers and ordered, in words."""
-    if decision.mode != "Active":
-        return f"nothing, the mode is {decision.mode}"
-    told = []
+def written(
+    observation: Observation, decision: Decision, resized: Resized, leased_to: Mapping[str, CeilingGrant] = MappingProxyType({})
+) -> str:
+    """What was sent to workers and ordered, in words; `leased_to`: what the ledger granted, by worker."""
+    told = [f"base {grant.base} and ceiling {grant.ceiling} leased to {name}" for name, grant in sorted(leased_to.items())]
+    if decision.mode == "Advisory":
+        return "; ".join([*told, "nothing that was decided, the mode is Advisory" if told else "nothing, the mode is Advisory"])
+    if decision.mode == "Paused":
+        told += _tiers_sent(observation, decision)
+        return "; ".join([*told, "nothing else, the mode is Paused" if told else "nothing, the mode is Paused"])
     if resized.failure is not None:
         told.append(f"the size was not taken: {resized.failure}")
     elif resized.size is not None:
@@ -100,10 +115,16 @@ def written(observation: Observation, decision: Decision, resized: Resized) -> s
         told.append("no smaller size while workers are replaced one by one and some have no place")
     if resized.waiting:
         told.append(f"{count(len(decision.victims))} asked to drain, the order follows when they are empty")
-    if decision.ceiling is not None:
-        tiers, grants = decision.ceiling.tiers, len(list(pending(observation, decision.ceiling)))
-        told += [f"base {tiers.base} and ceiling {tiers.ceiling} sent to {count(grants)}"] if grants else []
+    told += _tiers_sent(observation, decision)
     return "; ".join(told) or "nothing, all is as decided"
+
+
+def _tiers_sent(observation: Observation, decision: Decision) -> list[str]:
+    ceiling = to_send(decision)
+    if ceiling is None:
+        return []
+    tiers, grants = ceiling.tiers, len(list(pending(observation, ceiling)))
+    return [f"base {tiers.base} and ceiling {tiers.ceiling} sent to {count(grants)}"] if grants else []
 
 
 def _change(time_s: float, start: int, end: int, reason: str, message: str) -> DecisionStatus:

@@ -87,7 +87,10 @@ def render(record: Record) -> str:
 
 def _render(record: Record) -> str:
     parts: dict[str, Any] = {}
-    for name, kept in (("running", record.running), ("good", record.good)):
+    has_served = record.good is not None and record.good == record.running
+    if has_served:
+        parts["served"] = True
+    for name, kept in (("running", record.running), ("good", None if has_served else record.good)):
         if kept is not None:
             parts[name] = {
                 "revision": kept.revision,
@@ -110,7 +113,8 @@ def read(text: str) -> Record:
         given_up = None
         if lost is not None:
             given_up = GivenUp(str(lost["revision"]), str(lost["asked"]), str(lost["reason"]), str(lost["message"]))
-        return Record(_kept(parts.get("running")), _kept(parts.get("good")), given_up)
+        running = _kept(parts.get("running"))
+        return Record(running, running if parts.get("served") is True else _kept(parts.get("good")), given_up)
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return Record()
 

@@ -17,6 +17,7 @@ _IMAGE_REASONS: Final = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName",
 _WAITING_IS_NORMAL: Final = {"ContainerCreating", "PodInitializing", ""}
 _NO_SECRET: Final = re.compile(r'secrets? "([^"]+)" not found')
 _NO_CLAIM: Final = re.compile(r'persistentvolumeclaim "([^"]+)" not found')
+_REASON: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_]{,62}[A-Za-z0-9])?")
 _MESSAGE_LENGTH: Final = 512
 
 
@@ -81,7 +82,7 @@ def _failure(pod: Pod) -> Failure | None:
         return "VolumeNotFound", f"PersistentVolumeClaim {missing[1]} is not in this namespace"
     status = pod.get("status", {})
     if status.get("phase") == "Failed":
-        return status.get("reason") or "PodFailed", shorten(status.get("message", ""))
+        return _named(status.get("reason") or "PodFailed", status.get("message", ""))
     return None
 
 
@@ -112,8 +113,15 @@ def _container_failure(status: Mapping[str, Any]) -> Failure | None:
     if ended and ended.get("exitCode", 0) != 0:
         return _ending(status, ended)
     if reason not in _WAITING_IS_NORMAL:
-        return reason, shorten(message)
+        return _named(reason, message)
     return None
+
+
+def _named(reason: str, message: str) -> Failure:
+    """The cluster's own reason, where a condition can bear it: a node may refuse a pod with `OutOfnvidia.com/gpu`."""
+    if _REASON.fullmatch(reason):
+        return reason, shorten(message)
+    return "PodFailed", shorten(f"{reason}: {message}" if message else reason)
 
 
 def _failures(status: Mapping[str, Any]) -> int:

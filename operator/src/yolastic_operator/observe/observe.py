@@ -94,6 +94,9 @@ def view_of(worker: Worker, state: Reading[WorkerState], scraped: Reading[float]
     ratio, source = own, _WORKERS
     if isinstance(scraped, Fresh) or (scraped is not None and isinstance(own, Missing)):
         ratio, source = scraped, _PROMETHEUS
+    if isinstance(state, Fresh) and state.value.load.capacity_per_s <= 0:
+        # It says 0 then, here and to Prometheus, whatever comes to it.
+        ratio = Missing("it does not know its speed yet")
     if worker.phase != "Ready":
         # A worker that is starting or draining has a load of 0 that means nothing.
         ratio = Missing(f"the worker is {worker.phase}")

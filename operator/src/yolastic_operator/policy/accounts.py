@@ -125,13 +125,23 @@ class Accounts:
         if account is not None:
             self._ring(None, {account.device_id})
 
-    def turn(self, ref: Ref, observation: Observation | None, wants: Wants | None, now_s: float, wall_s: float) -> Leases:
+    def turn(
+        self,
+        ref: Ref,
+        observation: Observation | None,
+        wants: Wants | None,
+        now_s: float,
+        wall_s: float,
+        *,
+        is_known: bool = True,
+    ) -> Leases:
         """Take in what a turn saw, and say what to grant.
 
         Args:
             ref: whose turn it is.
             observation: its workers; None: it could not look.
             wants: None: its runtime is not shared, or not known; then what its workers hold is counted and nothing is granted.
+            is_known: False: it is not known; then its workers may hold something though they do not answer.
             now_s: seconds of a clock that is never set.
             wall_s: Unix time; grants are numbered by it, so that a later operator's numbers are larger.
         """
@@ -141,7 +151,7 @@ class Accounts:
         waited = self._waiting(now_s)
         devices = {account.device_id for one, account in self._accounts.items() if one[:2] == key}
         if observation is not None:
-            self._take_in(key, observation, wants, now_s)
+            self._take_in(key, observation, wants, now_s, is_known=is_known)
             self._told.add(key)
             self._forgotten.pop(key, None)
         own = {one: account for one, account in self._accounts.items() if one[:2] == key}
@@ -166,7 +176,7 @@ class Accounts:
         for key in set(over) - set(self._expected()) if over else ():
             del self._forgotten[key]
 
-    def _take_in(self, key: Key, observation: Observation, wants: Wants | None, now_s: float) -> None:
+    def _take_in(self, key: Key, observation: Observation, wants: Wants | None, now_s: float, *, is_known: bool) -> None:
         first = key not in self._told and key not in self._forgotten
         fits = measured_fits(observation)
         for view in observation.workers:
@@ -183,6 +193,9 @@ class Accounts:
                 account.claim = replace(account.claim, stage="Fixed")
             elif first and view.worker.created_s < self._born_s and wants is not None:
                 self._silent[one] = _Silence(view.worker.node, max(FORGOTTEN_S, wants.ends_s))
+            elif first and view.worker.created_s < self._born_s and not is_known:
+                # It may be nobody's business here: then it must not keep the others of its node from growing for ever.
+                self._silent[one] = _Silence(view.worker.node, FORGOTTEN_S, now_s + FORGOTTEN_S)
             # Nobody is asked any more who is to end, and where its node is off that may never be seen.
             if view.worker.phase == "Terminating" and one in self._silent:
                 silence = self._silent[one]

@@ -54,10 +54,13 @@ def decide_ceiling(
         return None
     budget = budget_of(spec, runtime, states)
     previous = granted_before(observation, state, states)
-    # On a shared device each worker is granted what it has warm itself: one that had less room at its start holds back nobody.
-    warm = [max(states, key=lambda state: max(state.buckets, default=0))] if runtime.shared else states
-    bounds = _bounds(spec, warm, budget, memory, speed)
-    ceiling, limited_by = _ceiling(spec, bounds, speed, warm, previous)
+    # Who ran out of memory works below its cap by itself, and each is granted no more than it has warm: it holds back nobody.
+    able = [state for state in states if state.health.out_of_memory_cap is None] or states
+    # On a shared device that holds for one that had less room at its start, too.
+    warm = [max(able, key=lambda state: max(state.buckets, default=0))] if runtime.shared else able
+    fitting = memory_bound(memory, budget.budget_bytes)
+    bounds = _bounds(spec, warm, fitting, speed)
+    ceiling, limited_by, wished = _ceiling(spec, bounds, speed, warm, previous)
     ready = sum(is_serving(view) for view in observation.workers)
     base = ceiling
     if spec.batching.policy == "Computed":
@@ -72,19 +75,31 @@ def decide_ceiling(
         per_image_bytes=None if memory is None else math.ceil(memory.per_image),
         fixed_s=None if speed is None else speed.fixed,
         per_image_s=None if speed is None else speed.per_image,
-        fits=measured is None or bounds.memory is None or bounds.memory >= 1,
+        fits=measured is None or fitting is None or fitting >= 1,
+        fitting=fitting,
     )
-    return replace(decision, message=explain(decision, spec, budget, planned=measured is None))
+    return replace(decision, message=explain(decision, spec, budget, planned=measured is None, wished=wished))
 
 
 def hold_ceiling(decision: CeilingDecision, observation: Observation, state: PolicyState) -> CeilingDecision:
-    """The decision with the tiers the workers work with already, for a moment in which nothing may change."""
-    states = known_states(current_revision(observation))
-    # What they were granted comes before what was decided: in mode Advisory that was told to nobody.
-    tiers = granted_before(observation, replace(state, tiers=None), states) or granted_before(observation, state, states)
-    if tiers is None or tiers == decision.tiers:
+    """The decision with the tiers the workers work with already, for a moment in which nothing may change; see `granted`."""
+    tiers = granted(observation, state)
+    if tiers is None:
         return decision
-    return replace(decision, tiers=tiers, message=f"held at ceiling {tiers.ceiling}, base {tiers.base}; {decision.message}")
+    if tiers == decision.tiers:
+        return replace(decision, held=True)
+    message = f"held at ceiling {tiers.ceiling}, base {tiers.base}; {decision.message}"
+    return replace(decision, tiers=tiers, held=True, message=message)
+
+
+def granted(observation: Observation, state: PolicyState) -> Tiers | None:
+    """What workers of this revision were granted, as they say or last said; None: nothing, as far as is known.
+
+    That is not `PolicyState.tiers`: what was decided in mode Advisory was told to nobody.
+    """
+    states = known_states(current_revision(observation))
+    now = granted_before(observation, replace(state, tiers=None), states)
+    return now or (state.granted if state.revision == observation.fleet.revision else None)
 
 
 def budget_of(spec: InferenceSpec, runtime: RuntimeSpec, states: Sequence[WorkerState]) -> Budget:
@@ -139,33 +154,34 @@ def efficiency_bound(fit: Fit | None) -> int | None:
     return max(math.ceil(min(EFFICIENT_BATCHES * fit.fixed / fit.per_image - 1e-9, _MOST_IMAGES)), 1)
 
 
-def _bounds(spec: InferenceSpec, states: Sequence[WorkerState], budget: Budget, memory: Fit | None, speed: Fit | None) -> Bounds:
+def _bounds(spec: InferenceSpec, states: Sequence[WorkerState], fitting: int | None, speed: Fit | None) -> Bounds:
     started_with = min(state.max_batch for state in states)
     bounds = Bounds(
         spec=max(min(spec.batching.max_size, started_with), 1),
-        memory=_memory_of(states, memory_bound(memory, budget.budget_bytes)),
+        memory=_memory_of(states, fitting),
     )
     if spec.batching.policy == "Fixed":
         return bounds
     return replace(bounds, latency=latency_bound(speed, _objective_s(spec)), efficiency=efficiency_bound(speed))
 
 
-def _memory_of(states: Sequence[WorkerState], fitted: int | None) -> int | None:
-    """The memory bound, cut to what was warmed up where memory ended a warm-up early."""
+def _memory_of(states: Sequence[WorkerState], fitting: int | None) -> int | None:
+    """The memory bound, cut to what is warm where memory ended a warm-up early, or all have run out of it."""
     stopped = [max(state.buckets) for state in states if state.buckets and max(state.buckets) < state.max_batch]
-    return min([*stopped, *([] if fitted is None else [fitted])], default=None)
+    return min([*stopped, *([] if fitting is None else [fitting])], default=None)
 
 
 def _ceiling(
     spec: InferenceSpec, bounds: Bounds, speed: Fit | None, states: Sequence[WorkerState], previous: Tiers | None
-) -> tuple[int, CeilingLimit]:
+) -> tuple[int, CeilingLimit, int]:
+    """The ceiling, what limits it, and what it would be if it grew to all that is allowed."""
     smallest, limited_by = _smallest(bounds)
     if spec.batching.policy == "Fixed" and limited_by == "Spec":
-        return smallest, limited_by
+        return smallest, limited_by, smallest
     warm = _warm(states, spec)
     allowed = _floor(smallest, warm)
     if previous is None or speed is None or spec.batching.policy == "Fixed" or allowed <= previous.ceiling:
-        return allowed, limited_by
+        return allowed, limited_by, allowed
     slower, faster = speed.per_image * GROW_MARGIN, speed.fixed / GROW_MARGIN
     wary = replace(
         bounds,
@@ -176,7 +192,7 @@ def _ceiling(
     )
     certain, certain_by = _smallest(wary)
     grown = max(_floor(certain, warm), _floor(previous.ceiling, warm))
-    return grown, limited_by if grown == allowed else certain_by
+    return grown, limited_by if grown == allowed else certain_by, allowed
 
 
 def _smallest(bounds: Bounds) -> tuple[int, CeilingLimit]:
@@ -220,8 +236,8 @@ def _largest(fits: Iterable[Fit | None]) -> Fit | None:
     return Fit(fixed=max(fit.fixed for fit in known), per_image=max(fit.per_image for fit in known))
 
 
-def explain(decision: CeilingDecision, spec: InferenceSpec, budget: Budget, *, planned: bool) -> str:
-    """The sum in words, with every number; `planned`: no worker has measured its memory yet."""
+def explain(decision: CeilingDecision, spec: InferenceSpec, budget: Budget, *, planned: bool, wished: int) -> str:
+    """The sum in words, with every number; `planned`: no worker has measured its memory yet, `wished`: what is allowed."""
     bounds, tiers = decision.bounds, decision.tiers
     parts = [
         f"ceiling {tiers.ceiling}, base {tiers.base}, limited by {decision.limited_by.lower()}",
@@ -237,6 +253,9 @@ def explain(decision: CeilingDecision, spec: InferenceSpec, budget: Budget, *, p
                 parts.append("even a batch of 1 misses the objective when it has to wait for another")
         if bounds.efficiency is not None:
             parts.append(f"efficiency {bounds.efficiency}" + (f" ({time})" if bounds.latency is None else ""))
+    if wished > tiers.ceiling:
+        slower = f"{GROW_MARGIN - 1:.0%}".replace("%", " %")
+        parts.append(f"it grows to {wished} once that is allowed with batches that are {slower} slower, too")
     return "; ".join(parts)
 
 
@@ -245,4 +264,8 @@ def _memory_sum(decision: CeilingDecision, budget: Budget, *, planned: bool) -> 
         return ""
     limit = "" if budget.limit_bytes is None else f" of {format_bytes(budget.limit_bytes)}"
     fit = f"{format_bytes(decision.fixed_bytes)} + {format_bytes(decision.per_image_bytes)} an image"
-    return f" ({'planned ' if planned else ''}{fit} within {format_bytes(decision.budget_bytes)}{limit})"
+    told = f"{'planned ' if planned else ''}{fit} within {format_bytes(decision.budget_bytes)}{limit}"
+    if decision.bounds.memory == decision.fitting:
+        return f" ({told})"
+    room = "allows any" if decision.fitting is None else f"allows {decision.fitting}"
+    return f" (no more is warm on every worker, or left since they ran out of memory; {told} {room})"

@@ -129,7 +129,9 @@ def memory_budget_resolved(observation: Observation, ceiling: CeilingDecision | 
     fit = f"{format_bytes(ceiling.fixed_bytes)} and {format_bytes(ceiling.per_image_bytes)} an image"
     if not ceiling.fits:
         return _update(kind, "False", "DoesNotFit", f"{budget} is too small for a batch of 1: a worker takes {fit}")
-    room = "any batch fits" if ceiling.bounds.memory is None else f"{ceiling.bounds.memory} images fit"
+    room = "any batch fits" if ceiling.fitting is None else f"{ceiling.fitting} images fit"
+    if ceiling.bounds.memory is not None and ceiling.bounds.memory != ceiling.fitting:
+        room += f"; no more than {ceiling.bounds.memory} are warm on every worker, or left since they ran out of memory"
     return _update(kind, "True", ceiling.budget_source, f"{budget}; a worker takes {fit}: {room}")
 
 
@@ -206,6 +208,10 @@ def progressing(observation: Observation, spec: InferenceSpec, replicas: Replica
         )
         reason = "OneByOne" if observation.fleet.manner == "OneByOne" else "RollingOut"
         return _update("Progressing", "True", reason, f"{told}; {waits}")
+    draining = sum(is_draining(view) for view in observation.workers)
+    if serving < replicas.desired and draining and spec.autoscaling is not None and spec.autoscaling.mode != "Active":
+        told = f"{serving} of {count(replicas.desired)} ready, {draining} drained before: replaced once the mode is Active again"
+        return _update("Progressing", "False", spec.autoscaling.mode, told + why)
     if serving < replicas.desired:
         return _update("Progressing", "True", "ScalingUp", f"{serving} of {count(replicas.desired)} ready{why}")
     if leaving or serving > replicas.desired:

@@ -6,7 +6,7 @@ from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import CeilingDecision, Decision, Mode, Observation, PolicyState
 from yolastic_operator.policy import demand, explain, forecast, second, victims
-from yolastic_operator.policy.ceiling import decide_ceiling, hold_ceiling
+from yolastic_operator.policy.ceiling import decide_ceiling, granted, hold_ceiling
 from yolastic_operator.policy.conditions import conditions
 from yolastic_operator.policy.replicas import decide_replicas
 
@@ -26,6 +26,7 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
     state = second.remember(state, observation, now_s)
     sized = decide_replicas(observation, spec, state, now_s, second.lone(state, shared=runtime.shared, now_s=now_s))
     ceiling = decide_ceiling(observation, spec, runtime, state)
+    state = replace(state, granted=granted(observation, state))
     mode: Mode = "Active" if spec.autoscaling is None else spec.autoscaling.mode
     if mode == "Paused" and ceiling is not None:
         ceiling = hold_ceiling(ceiling, observation, state)
@@ -42,6 +43,7 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
                 desired_replicas=sized.decision.desired,
                 ordered_replicas=observation.fleet.replicas,
                 lost_s=sized.lost_s,
+                shrink_held_s=sized.shrink_held_s,
             ),
             ceiling,
             observation.fleet.revision,
@@ -55,4 +57,4 @@ def _with_tiers(state: PolicyState, ceiling: CeilingDecision | None, revision: s
     if ceiling is not None:
         return replace(state, tiers=ceiling.tiers, revision=revision)
     # A moment without any worker's figures changes nothing; a new revision starts anew.
-    return state if state.revision == revision else replace(state, tiers=None, revision=revision)
+    return state if state.revision == revision else replace(state, tiers=None, granted=None, revision=revision)

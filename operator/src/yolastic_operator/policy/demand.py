@@ -44,6 +44,7 @@ def propose(
     autoscaling: Autoscaling,
     *,
     ahead: Forecast | None = None,
+    looked: bool = True,
     counted_per_s: float | None = None,
     carried_per_s: float | None = None,
     lone: Lone = UNKNOWN,
@@ -57,6 +58,7 @@ def propose(
         current: size ordered, starting workers included.
         autoscaling: targets and tolerances.
         ahead: demand to be ready for; the larger of the two proposals wins.
+        looked: False: demand has not been looked at often enough to tell a rise.
         counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
         carried_per_s: the same at its mean, with what was sent to workers that have gone since; nobody shrinks below it.
         lone: what counts for a second worker beside a lone one, besides the load.
@@ -74,7 +76,7 @@ def propose(
     if wanted < asked:
         steps.append(Step("Load", f"{twice:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
     size, survivors = figures.survivors(wanted, carried_per_s, fallen, unconfirmed)
-    later, forecast = figures.later(ahead, twice)
+    later, forecast = figures.later(ahead, twice, looked=looked)
     if ahead is not None and later > size.replicas:
         size = _Size(later, "ForecastAboveTarget", f", {ahead}")
     beside = []
@@ -156,11 +158,12 @@ class _Figures:
         each, below = total / 1000 / size.replicas, self.autoscaling.scale_down_load_percent / 100
         return size, f"{count(size.replicas)} would carry {each:.2f} each, below {below:.2f}"
 
-    def later(self, ahead: Forecast | None, twice: float) -> tuple[int, str]:
+    def later(self, ahead: Forecast | None, twice: float, *, looked: bool) -> tuple[int, str]:
         """The size for what is ahead, 0 for nothing; and in words."""
+        if self.autoscaling.forecast == "None":
+            return 0, "not asked for (forecast: None)"
         if ahead is None:
-            is_asked_for = self.autoscaling.forecast == "Trend"
-            return 0, "demand does not rise beyond its noise" if is_asked_for else "not asked for (forecast: None)"
+            return 0, "demand does not rise beyond its noise" if looked else "not known: demand was counted too few times lately"
         tolerance = tolerances(self.autoscaling.behavior)
         if ahead.is_trend:
             # The tolerance is there for noise, and a trend is beyond that: who waits for 10 % more has workers that are too busy.
@@ -174,14 +177,13 @@ class _Figures:
         percent = rules.second_worker_load_percent
         if percent >= rules.target_load_percent or rules.max_replicas == 1:
             return size, "not asked for (secondWorkerLoadPercent, maxReplicas)"
-        if lone.never:
-            return size, f"none: {lone.never}"
         load = self._total(carried_per_s) / 1000
         each_per_s = None if rates is None else rates[1] / len(self.fresh)
+        if lone.never:
+            given_up = self.current > 1 and lone.no_place and second.is_kept(load, lone, each_per_s, percent)[0]
+            return (_Size(size.replicas, second.NO_PLACE, f", {lone.never}") if given_up else size), f"none: {lone.never}"
         if self.current > 1:
-            from_load = second.kept_from(each_per_s, percent)
-            is_more = load >= from_load
-            why = f"1 worker alone would carry {load:.2f}, {'not ' if is_more else ''}below {from_load:.2f}"
+            is_more, why = second.is_kept(load, lone, each_per_s, percent)
         elif lone.not_now:
             return size, f"none: {lone.not_now}"
         elif lone.per_s is None or each_per_s is None:
@@ -232,7 +234,7 @@ class _Figures:
     def _guarded(self, replicas: int, total_milli: int, unconfirmed: str) -> _Size:
         """The calculation's result, kept from shrinking on partial data or onto survivors that would be too busy."""
         if replicas >= self.current:
-            return _Size(replicas, "LoadAboveTarget" if replicas > self.current else "WithinTolerance", "")
+            return _Size(replicas, "LoadAboveTarget" if replicas > self.current else self._why_as_it_is(), "")
         if unconfirmed:
             why = f", not shrinking while nobody tells whether these are all workers ({unconfirmed})"
             return _Size(self.current, "FleetUnconfirmed", why)
@@ -249,6 +251,19 @@ class _Figures:
         why = f", {count(fewer)} would carry {total_milli / 1000 / fewer:.2f} each, not below {below / 100:.2f}" if fewer else ""
         held = "SurvivorsTooBusy" if fewer else "LastWorker"
         return _Size(replicas, "LoadBelowTarget" if replicas < self.current else held, why)
+
+    def _why_as_it_is(self) -> str:
+        """The reason of the calculation that asks for the size there is."""
+        ratio = self.mean * 100 / self.autoscaling.target_load_percent
+        if tolerances(self.autoscaling.behavior).covers(ratio):
+            return "WithinTolerance"
+        if ratio > 1.0 and self.pods.unready:
+            return "EnoughStarting"
+        if self.pods.missing:
+            return "PartialMetrics"
+        if ratio > 1.0:
+            return "WithinTolerance"  # it is, without what is counted twice
+        return "SurvivorsTooBusy" if self.current > 1 else "LastWorker"
 
 
 def _figures(workers: Sequence[WorkerView], current: int, autoscaling: Autoscaling) -> _Figures:

@@ -117,6 +117,12 @@ def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -
     return max(found, key=lambda one: one.images_per_s, default=None)
 
 
+def is_known(intervals: Sequence[DemandInterval], now_s: float) -> bool:
+    """Whether demand was looked at often enough lately to tell a rise along a line."""
+    recent = _within(intervals, WINDOWS[0], now_s)
+    return len(recent) >= FEWEST and recent[-1].end_s >= now_s - WINDOWS[0].seconds
+
+
 def counted(intervals: Sequence[DemandInterval], now_s: float, certain: float = CERTAIN) -> float | None:
     """Demand over the workers' own window as it was counted, images/s, noise allowed for; None when that is not known.
 

@@ -1,6 +1,7 @@
 """How many workers: proposal, windows, rates, bounds, and what the cluster has room for."""
 
 from dataclasses import dataclass, replace
+from typing import Final
 
 from yolastic_contract.inference import Autoscaling, InferenceSpec
 from yolastic_operator.model import Mode, Observation, PolicyState, ReplicaDecision, Step
@@ -10,8 +11,11 @@ from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import Proposal, propose
 from yolastic_operator.policy.fall import Fall, deepest
-from yolastic_operator.policy.second import Lone
+from yolastic_operator.policy.second import NO_PLACE, Lone
 from yolastic_operator.policy.workers import count, is_draining, is_leaving
+
+SHRINK_HELD_S: Final = 60.0
+"""A shrink that goes on is put off for so long at most, seconds: then it is made as far as it has come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Sized:
     history: History
     lost_s: float | None = None
     """`PolicyState.lost_s` for the next turn."""
+    shrink_held_s: float | None = None
+    """`PolicyState.shrink_held_s` for the next turn."""
 
 
 def decide_replicas(observation: Observation, spec: InferenceSpec, state: PolicyState, now_s: float, lone: Lone) -> Sized:
@@ -39,6 +45,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         inside,
         autoscaling,
         ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
+        looked=trend.is_known(state.intervals, now_s),
         counted_per_s=trend.counted(state.intervals, now_s),
         carried_per_s=trend.counted(state.intervals, now_s, certain=0.0),
         lone=lone,
@@ -48,13 +55,13 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
     lost_s = fallback.lost_since(state.lost_s, proposal, observation, now_s)
     lost_for_s = None if lost_s is None else now_s - lost_s
     proposal = fallback.stand_in(proposal, autoscaling, inside, lost_for_s)
-    sized = _autoscaled(proposal, observation, autoscaling, inside, history, now_s)
+    sized = _autoscaled(proposal, observation, autoscaling, inside, history, state.shrink_held_s, now_s)
     wish = _limited_by_room(_from_outside(sized.decision, current, inside), inside, observation)
     wish = replace(wish, lost_for_s=lost_for_s, fallback=fallback.is_due(autoscaling, lost_for_s))
     before = current if acts or state.desired_replicas is None else state.desired_replicas
     decision = _in_mode(wish, autoscaling.mode, current)
     history = rules.remember_scale(sized.history, decision.desired - before, autoscaling.behavior, now_s)
-    return Sized(decision, history, lost_s)
+    return Sized(decision, history, lost_s, sized.shrink_held_s)
 
 
 def _fallen(state: PolicyState, autoscaling: Autoscaling, now_s: float) -> Fall | None:
@@ -111,7 +118,13 @@ def _fixed(spec: InferenceSpec) -> ReplicaDecision:
 
 
 def _autoscaled(  # noqa: PLR0917 - one step of a sum
-    asked: Proposal, observation: Observation, autoscaling: Autoscaling, current: int, history: History, now_s: float
+    asked: Proposal,
+    observation: Observation,
+    autoscaling: Autoscaling,
+    current: int,
+    history: History,
+    held_s: float | None,
+    now_s: float,
 ) -> Sized:
     proposal = _while_shrinking(asked, current, observation)
     if proposal.replicas is None:
@@ -133,15 +146,16 @@ def _autoscaled(  # noqa: PLR0917 - one step of a sum
     remembered = proposal.replicas if asked.replicas is None else asked.replicas
     history = rules.remember_recommendation(history, remembered, autoscaling.behavior, now_s)
     decision = _decision(proposal, proposal.replicas, clamped, current, autoscaling)
-    return Sized(_in_one_go(decision, current, autoscaling, history, now_s), history)
+    decision, held_s = _in_one_go(decision, current, autoscaling, history, held_s, now_s)
+    return Sized(decision, history, shrink_held_s=held_s)
 
 
-def _in_one_go(
-    decision: ReplicaDecision, current: int, autoscaling: Autoscaling, history: History, now_s: float
-) -> ReplicaDecision:
-    """Of a shrink that goes on within a sync period, because the load is just falling, make one."""
+def _in_one_go(  # noqa: PLR0917 - one step of a sum
+    decision: ReplicaDecision, current: int, autoscaling: Autoscaling, history: History, held_s: float | None, now_s: float
+) -> tuple[ReplicaDecision, float | None]:
+    """Of a shrink that goes on within a sync period, because the load is just falling, make one; and since when it is put off."""
     if decision.desired >= current or decision.recommended is None:
-        return decision
+        return decision, None
     soon = rules.clamp(
         decision.recommended,
         current=current,
@@ -151,11 +165,12 @@ def _in_one_go(
         history=history,
         now_s=now_s + rules.SYNC_PERIOD_S,
     )
-    if soon.replicas >= decision.desired:
-        return decision
+    held_s = now_s if held_s is None else held_s
+    if soon.replicas >= decision.desired or now_s - held_s >= SHRINK_HELD_S:
+        return decision, None
     why = f"{count(soon.replicas)} would do in {rules.SYNC_PERIOD_S:.0f} s, shrinking once"
     held = replace(decision, desired=current, reason="ShrinkGrowing", message=f"{decision.message}; {why}")
-    return _noted(held, "Windows", why)
+    return _noted(held, "Windows", why), held_s
 
 
 def _from_outside(decision: ReplicaDecision, current: int, inside: int) -> ReplicaDecision:
@@ -213,7 +228,7 @@ def _moving(proposal: Proposal, moved: int) -> str:
     if not proposal.measured:
         return proposal.reason
     if moved < 0:
-        return "LoadBelowTarget"
+        return proposal.reason if proposal.reason == NO_PLACE else "LoadBelowTarget"
     return proposal.reason if proposal.reason in {"ForecastAboveTarget", "SecondWorker"} else "LoadAboveTarget"
 
 

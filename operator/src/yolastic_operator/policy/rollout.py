@@ -68,7 +68,10 @@ class Record:
     running: Kept | None = None
     """What the cluster was last told to run."""
     good: Kept | None = None
-    """What served before that; None once a worker of `running` has served. Of the same revision: that has served."""
+    """What served last: `running` itself, or until a worker of it has served what did before; None: nothing has yet.
+
+    Whether one serves at the moment says nothing: it may just start again, or none may be ordered, when the spec is edited.
+    """
     given_up: GivenUp | None = None
 
 
@@ -134,7 +137,7 @@ def plan(
         record = Record(target, record.running if served else record.good)
         watch = Watch(places=watch.places)
     elif given_up is None or target is wanted:
-        record = Record(target, None if _serves(fleet, target) else record.good)
+        record = Record(target, target if _serves(fleet, target) else record.good)
 
     watch = _watched(fleet, target, watch, now_s, homeless, waiting)
     failed = _failed(fleet, target, watch, now_s)
@@ -151,8 +154,11 @@ def plan(
 
 
 def asked_by(spec: InferenceSpec) -> str:
-    """Short digest of a spec less its size: whoever scales a revision that was given up does not ask to try it again."""
-    text = spec.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"replicas"})
+    """Short digest of a spec less its size: whoever scales a revision that was given up does not ask to try it again.
+
+    Nor does who pauses it, or lets it be scaled: what runs is known not to serve, and to try it may take one that does.
+    """
+    text = spec.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"replicas", "autoscaling"})
     return hashlib.sha256(text.encode()).hexdigest()[:ASKED_LENGTH]
 
 

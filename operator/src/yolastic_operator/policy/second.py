@@ -5,7 +5,8 @@ least to meet it with, and while it is moved or starts again nobody serves. So o
 `secondWorkerLoadPercent` for a minute gets another, which stays until one alone would be clearly below that.
 
 It is a reserve and takes nobody's place: none where workers share a device, whose memory the others need and whose speed does not
-double; and where the scheduler has no place for one it is given up, and not tried again for a while.
+double; and where the scheduler has no place for one it is given up and tried again ever more rarely: whether there is a place now
+cannot be seen from here, and a size that comes and goes under a constant load would be news each time.
 """
 
 import math
@@ -14,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from yolastic_operator.model import DemandInterval, Observation, PolicyState
-from yolastic_operator.policy.forecast import CERTAIN, LOAD_WINDOW_S, SHORTEST_S, mean_per_s
-from yolastic_operator.policy.workers import is_leaving
+from yolastic_operator.policy.forecast import CERTAIN, LOAD_WINDOW_S, SHORTEST_S, WINDOWS, mean_per_s
+from yolastic_operator.policy.workers import is_leaving, is_serving
 
 HALF_S: Final = 30.0
 """The demand of both halves of a minute counts, so that no burst orders a worker; seconds."""
@@ -23,8 +24,13 @@ BACK: Final = 0.75
 """The part of the percentage below which one alone is enough again."""
 UNCERTAIN: Final = 2.0
 """Standard errors of a Poisson count by which it must be: with slow workers a calm moment is often noise."""
+LONG_S: Final = WINDOWS[-1].seconds
+"""Slow workers get too few images in a moment to tell a load from none: the mean of so long counts then, seconds."""
+MOST_NOISE: Final = 0.5
+"""No more than this part of a load is ever taken for noise, or no calm would be calm enough."""
 RETRY_S: Final = 600.0
-"""Where there was no place none is ordered for so long, seconds."""
+"""Where there was no place none is ordered for so long, seconds; each time in vain doubles it."""
+LONGEST_RETRY_S: Final = 6 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,32 +39,49 @@ class Lone:
 
     per_s: float | None = None
     """The demand of a minute, of its lesser half, images/s; None: that is not known."""
+    long_per_s: float | None = None
+    """The mean demand of `LONG_S`; None: that is not known."""
     never: str = ""
     """Why there is to be no second one, in words."""
+    no_place: bool = False
+    """That is because the scheduler has none."""
     not_now: str = ""
     """Why none is ordered, in words."""
 
 
+NO_PLACE: Final = "NoPlaceForSecond"
+"""Reason of giving one up."""
 UNKNOWN: Final = Lone()
 
 
 def lone(state: PolicyState, *, shared: bool, now_s: float) -> Lone:
     """What is known in this turn; `state`: as `remember` left it, `shared`: the inference's workers share devices."""
     never = not_now = ""
+    no_place = state.no_place_s == now_s
     if shared:
         never = "its workers share devices"
-    elif state.no_place_s == now_s:
-        never = "the scheduler has no place for it"
-    elif state.no_place_s is not None and now_s - state.no_place_s < RETRY_S:
-        not_now = f"the scheduler had no place for one within {RETRY_S:.0f} s"
-    return Lone(_of_a_minute(state.intervals, now_s), never, not_now)
+    elif no_place:
+        never = "the scheduler has no place for a second one"
+    elif state.no_place_s is not None and now_s - state.no_place_s < _retry_s(state.no_places):
+        not_now = f"the scheduler had no place for one within the last {_retry_s(state.no_places) / 60:.0f} minutes"
+    return Lone(_of_a_minute(state.intervals, now_s), _of_long(state.intervals, now_s), never, no_place, not_now)
 
 
 def remember(state: PolicyState, observation: Observation, now_s: float) -> PolicyState:
-    """The state with when the scheduler last had a place for one at most of those that are to be there."""
+    """The state with when the scheduler last had a place for one at most of those that are to be there, and how often."""
     there = [view.worker for view in observation.workers if not is_leaving(view)]
     homeless = sum(worker.unschedulable for worker in there)
-    return replace(state, no_place_s=now_s) if homeless and len(there) - homeless <= 1 else state
+    if homeless and len(there) - homeless <= 1:
+        is_another = state.no_place_s is None or now_s - state.no_place_s >= RETRY_S
+        return replace(state, no_place_s=now_s, no_places=state.no_places + is_another)
+    if state.no_places and sum(is_serving(view) for view in observation.workers) > 1:
+        return replace(state, no_place_s=None, no_places=0)
+    return state
+
+
+def no_places(gave_up_s: Sequence[float]) -> PolicyState:
+    """The state after a restart, of when second ones were given up for want of a place: they are not asked for sooner for it."""
+    return PolicyState(no_place_s=max(gave_up_s, default=None), no_places=len(gave_up_s))
 
 
 def is_due(load: float, per_s: float, capacity_per_s: float, percent: int) -> bool:
@@ -75,16 +98,42 @@ def is_due(load: float, per_s: float, capacity_per_s: float, percent: int) -> bo
     return load > share and per_s / capacity_per_s > share + noise
 
 
-def kept_from(capacity_per_s: float | None, percent: int) -> float:
-    """The load ratio of one alone from which on a second one that is there stays: clearly below the percentage, beyond noise.
+def is_kept(load: float, lone: Lone, capacity_per_s: float | None, percent: int) -> tuple[bool, str]:
+    """Whether a second one that is there stays, and why, in words: one alone would not be clearly below the percentage.
 
-    It is the load of `LOAD_WINDOW_S` and not of a minute: after a fall the size is to be what is needed at once, in one step.
-    `capacity_per_s` None: nobody tells it, and no noise is allowed for.
+    It is the load now that counts: after a fall the size is to be what is needed at once, in one step. Where so few images tell
+    nothing, it is what came within minutes.
+
+    Args:
+        load: the load ratio of one alone, of `LOAD_WINDOW_S`.
+        lone: what came before.
+        capacity_per_s: of one worker at its ceiling, images/s; None: nobody tells it, and no noise is allowed for.
+        percent: of its capacity.
     """
-    least = BACK * percent / 100
-    if capacity_per_s is None:
-        return least
-    return max(least - UNCERTAIN * math.sqrt(least / (capacity_per_s * LOAD_WINDOW_S)), 0.0)
+    least, lately = BACK * percent / 100, ""
+    noise = 0.0 if capacity_per_s is None else _noise(least, capacity_per_s, LOAD_WINDOW_S)
+    if capacity_per_s is not None and noise > MOST_NOISE * least:
+        if lone.long_per_s is None:
+            return True, "not known what came within minutes"
+        load = max(load - _noise(load, capacity_per_s, LOAD_WINDOW_S), max(lone.long_per_s, lone.per_s or 0.0) / capacity_per_s)
+        noise, lately = min(_noise(least, capacity_per_s, LONG_S), MOST_NOISE * least), ", over minutes"
+    stays = load >= least - noise
+    return stays, f"1 worker alone would carry {load:.2f}{lately}, {'not ' if stays else ''}below {least - noise:.2f}"
+
+
+def _noise(load: float, capacity_per_s: float, seconds: float) -> float:
+    return UNCERTAIN * math.sqrt(load / (capacity_per_s * seconds))
+
+
+def _retry_s(times: int) -> float:
+    return min(RETRY_S * 2.0 ** min(times - 1, 16), LONGEST_RETRY_S)
+
+
+def _of_long(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
+    recent = [one for one in intervals if one.end_s > now_s - LONG_S]
+    if not recent or recent[0].start_s > now_s - 0.9 * LONG_S or recent[-1].end_s < now_s - SHORTEST_S:
+        return None
+    return mean_per_s(recent)
 
 
 def _of_a_minute(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
