@@ -33,6 +33,7 @@ from yolastic_operator.metrics import Metrics
 from yolastic_operator.model import Ref
 from yolastic_operator.observe.prometheus import Prometheus
 from yolastic_operator.policy.accounts import Accounts
+from yolastic_operator.policy.places import Places
 from yolastic_operator.settings import Settings, SettingsError
 
 _LOG = logging.getLogger("yolastic_operator")
@@ -151,16 +152,18 @@ def _assemble(own: Settings, api: KubernetesApi, session: aiohttp.ClientSession,
     prometheus = None if own.prometheus_url is None else Prometheus(session, own.prometheus_url, own.stale_after_seconds)
 
     # Clocks of an API server and this host differ a little: a worker made about now is taken for an old one.
+    places = Places()
     accounts = Accounts(born_s=time.time() + SETTLE_S, settle_s=SETTLE_S, expected=cache.with_workers)
 
     def make_loop(ref: Ref) -> Loop:
         accounts.listen(ref, lambda: deps.wake((ref.namespace, ref.name)))
-        return Loop(cluster, ref, loop_settings, telemetry=metrics, prometheus=prometheus, accounts=accounts)
+        return Loop(cluster, ref, loop_settings, telemetry=metrics, prometheus=prometheus, accounts=accounts, places=places)
 
     def forget(ref: Ref) -> None:
         cluster.forget(ref)
         metrics.forget(ref)
         accounts.forget(ref, time.monotonic())
+        places.forget(ref)
 
     watched = max(len(own.namespaces), 1)
     deps = handlers.Deps(make_loop, cache, runtimes, Heartbeat(time.monotonic), forget, own.turn_seconds, watched)

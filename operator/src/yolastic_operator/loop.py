@@ -36,6 +36,7 @@ from yolastic_operator.policy import leased, rollout, second
 from yolastic_operator.policy.accounts import Accounts
 from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
+from yolastic_operator.policy.places import Places, lacking
 from yolastic_operator.policy.workers import is_serving, waits_for_memory
 from yolastic_operator.telemetry import NoTelemetry, Telemetry
 
@@ -68,7 +69,8 @@ class Loop:
     """Turns of one inference. A new object after a restart goes on from the status and the fleet: nothing changes.
 
     `monotonic` and `wall` are clocks in seconds (`wall`: Unix time); `telemetry` receives figures; without `prometheus` load
-    ratios come from the workers themselves. `accounts`: the shared devices, one object for all loops of an operator.
+    ratios come from the workers themselves. `accounts`, `places`: the shared devices, and who waits for a device of its own, each one
+    object for all loops of an operator.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Loop:
         telemetry: Telemetry | None = None,
         prometheus: Prometheus | None = None,
         accounts: Accounts | None = None,
+        places: Places | None = None,
     ) -> None:
         self._cluster = cluster
         self._ref = ref
@@ -90,6 +93,7 @@ class Loop:
         self._wall = wall
         self._telemetry = telemetry or NoTelemetry()
         self._accounts = accounts or Accounts()
+        self._places = places or Places()
         self._complaints = Complaints(ref)
         self._effects = Effects(cluster, ref, self._complaints, settings.control_timeout_s, settings.propagation_delay_s)
         self._observer = Observer(
@@ -190,8 +194,11 @@ class Loop:
         self._complaints.keep({worker.name for worker in fleet.workers})
         observation = await self._observer.observe(fleet)
         # Windows and rates are spans of time: a wall clock that is set would stretch or skip them.
-        decision = decide(observation, facts.spec, runtime, self._policy, self._monotonic())
+        kind, now_s = runtime.accelerator_resource, self._monotonic()
+        wanted_by = self._places.wanted_by(self._ref, kind, now_s)
+        decision = decide(observation, facts.spec, runtime, self._policy, now_s, wanted_by)
         self._policy = decision.state
+        self._places.tell(self._ref, kind, lacking(observation, decision), now_s)
         leases = self._accounts.turn(
             self._ref, observation, leased.wants(decision, facts.spec, runtime, observation), self._monotonic(), facts.now_s
         )

@@ -135,6 +135,8 @@ class Recommendation:
 
     time_s: float
     replicas: int
+    reserve: int = 0
+    """So many of them beyond what the load alone asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +316,10 @@ class ReplicaDecision:
     """How long there have been no usable figures, seconds; None: there are some."""
     fallback: bool = False
     """The fallback policy decides instead of figures."""
+    reserve: int = 0
+    """So many of `recommended` beyond what the load alone asks for."""
+    fewest: int = 0
+    """The spec asks for so many whatever the load."""
     steps: tuple[Step, ...] = ()
     """The sum, step by step."""
 

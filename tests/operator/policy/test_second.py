@@ -235,7 +235,7 @@ def test_a_place_that_was_found_ends_that():
 
 def test_why_it_is_not_tried_is_told():
     found = second.lone(PolicyState(no_place_s=0.0, no_places=3), shared=False, now_s=100.0)
-    assert found.not_now == "the scheduler had no place for one within the last 40 minutes"
+    assert found.not_now == "there was no place for one within the last 40 minutes"
 
 
 @pytest.mark.parametrize("images_per_s", [0.0, 1 / 240])

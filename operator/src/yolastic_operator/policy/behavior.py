@@ -4,7 +4,7 @@ Source: `horizontal.go` (stabilizeRecommendation*, convertDesiredReplicas*, stor
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, Literal
 
@@ -105,16 +105,26 @@ def clamp(
     return Clamped(stabilized, "DesiredWithinRange", stabilized)
 
 
-def remember_recommendation(history: History, recommended: int, behavior: Behavior | None, now_s: float) -> History:
+def without_reserve(history: History) -> History:
+    """The history as if nothing had been recommended beyond what the load alone asked for."""
+    if not any(past.reserve for past in history.recommendations):
+        return history
+    alone = (replace(past, replicas=past.replicas - past.reserve, reserve=0) for past in history.recommendations)
+    return History(tuple(alone), history.scale_events)
+
+
+def remember_recommendation(
+    history: History, recommended: int, behavior: Behavior | None, now_s: float, reserve: int = 0
+) -> History:
     """The history with this step's raw recommendation, without those that no window reaches any more.
 
     Of a run of equal recommendations only the latest time matters to a window, so a run is kept as one.
     """
     window_s = longest_window_s(behavior)
     kept = [past for past in history.recommendations if past.time_s >= now_s - window_s]
-    if kept and kept[-1].replicas == recommended:
+    if kept and (kept[-1].replicas, kept[-1].reserve) == (recommended, reserve):
         kept.pop()
-    return History((*kept, Recommendation(now_s, recommended)), history.scale_events)
+    return History((*kept, Recommendation(now_s, recommended, reserve)), history.scale_events)
 
 
 def remember_scale(history: History, change: int, behavior: Behavior | None, now_s: float) -> History:

@@ -11,7 +11,14 @@ from yolastic_operator.policy.conditions import conditions
 from yolastic_operator.policy.replicas import decide_replicas
 
 
-def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, state: PolicyState, now_s: float) -> Decision:
+def decide(  # noqa: PLR0917 - everything one turn knows
+    observation: Observation,
+    spec: InferenceSpec,
+    runtime: RuntimeSpec,
+    state: PolicyState,
+    now_s: float,
+    wanted_by: str = "",
+) -> Decision:
     """What to run, what to grant and what to say, from everything one turn knows.
 
     Args:
@@ -20,11 +27,13 @@ def decide(observation: Observation, spec: InferenceSpec, runtime: RuntimeSpec, 
         runtime: the runtime it names.
         state: `Decision.state` of the turn before; empty after a restart, which then changes nothing.
         now_s: seconds of a clock that is never set; any zero.
+        wanted_by: another inference that waits for a device of this one's kind (`Places.wanted_by`); empty: none.
     """
     state = replace(state, demand=demand.remember(state.demand, demand.sample(observation, now_s), now_s))
     state = forecast.remember(state, observation, now_s)
-    state = second.remember(state, observation, now_s)
-    sized = decide_replicas(observation, spec, state, now_s, second.lone(state, shared=runtime.shared, now_s=now_s))
+    state = second.remember(state, observation, now_s, wanted_by)
+    lone = second.lone(state, shared=runtime.shared, now_s=now_s, wanted_by=wanted_by)
+    sized = decide_replicas(observation, spec, state, now_s, lone)
     ceiling = decide_ceiling(observation, spec, runtime, state)
     state = replace(state, granted=granted(observation, state))
     mode: Mode = "Active" if spec.autoscaling is None else spec.autoscaling.mode

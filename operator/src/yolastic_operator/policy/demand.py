@@ -34,6 +34,10 @@ class Proposal:
     source: Source | None = None
     measured: bool = True
     """False: no figures stand behind it; it is the fallback's."""
+    reserve: int = 0
+    """So many of `replicas` beyond what the load alone asks for."""
+    gives_way: bool = False
+    """Another inference waits for a device: no window holds what was only a reserve."""
     steps: tuple[Step, ...] = ()
     """The sum so far, step by step."""
 
@@ -79,13 +83,22 @@ def propose(
     later, forecast = figures.later(ahead, twice, looked=looked)
     if ahead is not None and later > size.replicas:
         size = _Size(later, "ForecastAboveTarget", f", {ahead}")
-    beside = []
+    beside, alone = [], size.replicas
     if size.replicas <= 1:
         size, text = figures.beside_a_lone_one(size, lone, carried_per_s)
         beside = [Step("Second", text)]
     message = f"{load}: {count(size.replicas)}{size.why}"
     steps += [Step("Survivors", survivors), Step("Forecast", forecast), *beside]
-    return Proposal(size.replicas, size.reason, message, figures.mean, figures.source, steps=tuple(steps))
+    return Proposal(
+        size.replicas,
+        size.reason,
+        message,
+        figures.mean,
+        figures.source,
+        reserve=size.replicas - max(alone, 1) if size.replicas > 1 else 0,
+        gives_way=lone.gives_up == second.GIVES_WAY,
+        steps=tuple(steps),
+    )
 
 
 class _Size(NamedTuple):
@@ -180,8 +193,8 @@ class _Figures:
         load = self._total(carried_per_s) / 1000
         each_per_s = None if rates is None else rates[1] / len(self.fresh)
         if lone.never:
-            given_up = self.current > 1 and lone.no_place and second.is_kept(load, lone, each_per_s, percent)[0]
-            return (_Size(size.replicas, second.NO_PLACE, f", {lone.never}") if given_up else size), f"none: {lone.never}"
+            gives_up = self.current > 1 and lone.gives_up and second.is_kept(load, lone, each_per_s, percent)[0]
+            return (_Size(size.replicas, lone.gives_up, f", {lone.never}") if gives_up else size), f"none: {lone.never}"
         if self.current > 1:
             is_more, why = second.is_kept(load, lone, each_per_s, percent)
         elif lone.not_now:

@@ -11,7 +11,7 @@ from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import Proposal, propose
 from yolastic_operator.policy.fall import Fall, deepest
-from yolastic_operator.policy.second import NO_PLACE, Lone
+from yolastic_operator.policy.second import GIVES_WAY, NO_PLACE, Lone
 from yolastic_operator.policy.workers import count, is_draining, is_leaving
 
 SHRINK_HELD_S: Final = 60.0
@@ -133,6 +133,8 @@ def _autoscaled(  # noqa: PLR0917 - one step of a sum
         # Kubernetes remembers nothing here; the first figures after an outage longer than every window, often those of clients
         # that are only coming back, then take all workers but one in a single step.
         return Sized(held, rules.remember_recommendation(history, current, autoscaling.behavior, now_s))
+    if proposal.gives_way:
+        history = rules.without_reserve(history)
     clamped = rules.clamp(
         proposal.replicas,
         current=current,
@@ -144,7 +146,7 @@ def _autoscaled(  # noqa: PLR0917 - one step of a sum
     )
     # What is held for a moment is not wanted: remembered, it would hold the size for a whole window more.
     remembered = proposal.replicas if asked.replicas is None else asked.replicas
-    history = rules.remember_recommendation(history, remembered, autoscaling.behavior, now_s)
+    history = rules.remember_recommendation(history, remembered, autoscaling.behavior, now_s, asked.reserve)
     decision = _decision(proposal, proposal.replicas, clamped, current, autoscaling)
     decision, held_s = _in_one_go(decision, current, autoscaling, history, held_s, now_s)
     return Sized(decision, history, shrink_held_s=held_s)
@@ -219,6 +221,8 @@ def _decision(proposal: Proposal, recommended: int, clamped: Clamped, current: i
         active=proposal.measured,
         load_ratio=proposal.load_ratio,
         source=proposal.source,
+        reserve=proposal.reserve,
+        fewest=autoscaling.min_replicas,
         steps=proposal.steps,
     )
     return _noted(decision, "Windows", f"{'; '.join(cuts) or 'nothing cuts it'}: {count(clamped.replicas)} ({within})")
@@ -228,7 +232,7 @@ def _moving(proposal: Proposal, moved: int) -> str:
     if not proposal.measured:
         return proposal.reason
     if moved < 0:
-        return proposal.reason if proposal.reason == NO_PLACE else "LoadBelowTarget"
+        return proposal.reason if proposal.reason in {NO_PLACE, GIVES_WAY} else "LoadBelowTarget"
     return proposal.reason if proposal.reason in {"ForecastAboveTarget", "SecondWorker"} else "LoadAboveTarget"
 
 

@@ -6,7 +6,8 @@ least to meet it with, and while it is moved or starts again nobody serves. So o
 
 It is a reserve and takes nobody's place: none where workers share a device, whose memory the others need and whose speed does not
 double; and where the scheduler has no place for one it is given up and tried again ever more rarely: whether there is a place now
-cannot be seen from here, and a size that comes and goes under a constant load would be news each time.
+cannot be seen from here, and a size that comes and goes under a constant load would be news each time. Where another inference
+has too few workers and waits for a device of the same kind (`places.py`), it is given up at once, without the scale-down window.
 """
 
 import math
@@ -43,32 +44,42 @@ class Lone:
     """The mean demand of `LONG_S`; None: that is not known."""
     never: str = ""
     """Why there is to be no second one, in words."""
-    no_place: bool = False
-    """That is because the scheduler has none."""
+    gives_up: str = ""
+    """The reason if one that is there goes for that: `NO_PLACE`, `GIVES_WAY`."""
     not_now: str = ""
     """Why none is ordered, in words."""
 
 
 NO_PLACE: Final = "NoPlaceForSecond"
-"""Reason of giving one up."""
+GIVES_WAY: Final = "GivesWay"
 UNKNOWN: Final = Lone()
 
 
-def lone(state: PolicyState, *, shared: bool, now_s: float) -> Lone:
-    """What is known in this turn; `state`: as `remember` left it, `shared`: the inference's workers share devices."""
-    never = not_now = ""
-    no_place = state.no_place_s == now_s
+def lone(state: PolicyState, *, shared: bool, now_s: float, wanted_by: str = "") -> Lone:
+    """What is known in this turn.
+
+    Args:
+        state: as `remember` left it.
+        shared: the inference's workers share devices.
+        now_s: seconds, on the clock of the state.
+        wanted_by: another inference that waits for a device (`Places.wanted_by`).
+    """
+    never = not_now = gives_up = ""
     if shared:
         never = "its workers share devices"
-    elif no_place:
-        never = "the scheduler has no place for a second one"
+    elif wanted_by:
+        never, gives_up = f"{wanted_by} has too few workers and waits for a device", GIVES_WAY
+    elif state.no_place_s == now_s:
+        never, gives_up = "the scheduler has no place for a second one", NO_PLACE
     elif state.no_place_s is not None and now_s - state.no_place_s < _retry_s(state.no_places):
-        not_now = f"the scheduler had no place for one within the last {_retry_s(state.no_places) / 60:.0f} minutes"
-    return Lone(_of_a_minute(state.intervals, now_s), _of_long(state.intervals, now_s), never, no_place, not_now)
+        not_now = f"there was no place for one within the last {_retry_s(state.no_places) / 60:.0f} minutes"
+    return Lone(_of_a_minute(state.intervals, now_s), _of_long(state.intervals, now_s), never, gives_up, not_now)
 
 
-def remember(state: PolicyState, observation: Observation, now_s: float) -> PolicyState:
-    """The state with when the scheduler last had a place for one at most of those that are to be there, and how often."""
+def remember(state: PolicyState, observation: Observation, now_s: float, wanted_by: str = "") -> PolicyState:
+    """The state with when there last was a place for one at most of those that are to be there, and how often."""
+    if wanted_by:  # it is the other's, for long enough to show whether it will do
+        return replace(state, no_place_s=now_s, no_places=max(state.no_places, 1))
     there = [view.worker for view in observation.workers if not is_leaving(view)]
     homeless = sum(worker.unschedulable for worker in there)
     if homeless and len(there) - homeless <= 1:
