@@ -69,8 +69,8 @@ class Loop:
     """Turns of one inference. A new object after a restart goes on from the status and the fleet: nothing changes.
 
     `monotonic` and `wall` are clocks in seconds (`wall`: Unix time); `telemetry` receives figures; without `prometheus` load
-    ratios come from the workers themselves. `accounts`, `places`: the shared devices, and who waits for a device of its own, each one
-    object for all loops of an operator.
+    ratios come from the workers themselves. `accounts`, `places`: shared devices, and who waits for one of its own, for all loops
+    of an operator.
     """
 
     def __init__(
@@ -200,7 +200,7 @@ class Loop:
         self._policy = decision.state
         self._places.tell(self._ref, kind, lacking(observation, decision), now_s)
         leases = self._accounts.turn(
-            self._ref, observation, leased.wants(decision, facts.spec, runtime, observation), self._monotonic(), facts.now_s
+            self._ref, observation, leased.wants(decision, facts.spec, runtime), self._monotonic(), facts.now_s
         )
         self._homeless = leases.homeless
         self._waiting = frozenset(view.worker.name for view in observation.workers if waits_for_memory(view))

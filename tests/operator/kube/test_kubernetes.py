@@ -299,6 +299,31 @@ def test_somebody_elses_object_is_never_taken_over(rig: Rig, kind: str) -> None:
     assert rig.child(kind) == theirs
 
 
+EDITS: dict[str, dict[str, str | None]] = {
+    "another manager": {"app.kubernetes.io/managed-by": "Helm"},
+    "no inference": {"yolastic.dev/inference": None},
+    "none at all": dict.fromkeys(["app.kubernetes.io/managed-by", "app.kubernetes.io/name", "yolastic.dev/inference"]),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize("kind", ["Service", "Secret", "NetworkPolicy", "PodDisruptionBudget", "Deployment"])
+def test_labels_that_somebody_edits_are_put_right(rig: Rig, kind: str, edit: str) -> None:
+    """What an owner reference says is ours is not taken for somebody else's."""
+    ref = rig.make()
+    path = CHILDREN[kind].format(rig.namespace, "weld")
+
+    async def scenario(cluster: KubernetesCluster) -> None:
+        await cluster.ensure(rig.work(ref), 1)
+        before = rig.child(kind)["metadata"]["labels"]
+        rig.server.merge(path, {"metadata": {"labels": EDITS[edit]}})
+        assert rig.child(kind)["metadata"].get("labels") != before
+        await cluster.ensure(rig.work(ref), 1)
+        assert rig.child(kind)["metadata"]["labels"] == before
+
+    rig.run(scenario)
+
+
 def test_a_local_file_is_refused(rig: Rig) -> None:
     ref = Ref(rig.namespace, "weld", "uid")
 

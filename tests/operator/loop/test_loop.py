@@ -220,6 +220,35 @@ def test_the_noise_of_learned_times_is_not_written(world: Any) -> None:
     assert it.status["batch"]["bounds"] == {"spec": 8, "memory": 51, "latency": 55, "efficiency": 380}
 
 
+def test_nor_is_it_where_a_larger_batch_is_just_allowed(world: Any) -> None:
+    """Half of 104 ms is a batch of 32: it is given up at the first slower one, and not taken up again for a faster one."""
+    it = world(replicas=1, objective={"latencyMilliseconds": 104})
+    written = 0
+    for step in range(360):
+        wobble = 1 + 0.015 * (step % 3 - 1)
+        it.cluster.speed = it.cluster.speed.model_copy(update={"fixed": 0.020 * wobble, "per_image": 0.001 * wobble})
+        it.run(5)
+        written = len(it.cluster.statuses) if step == 240 else written
+    assert it.status["batch"]["ceiling"] == 16
+    assert len(it.cluster.statuses) - written <= 1
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_noise_of_a_load_at_the_edge_of_the_tolerance_is_not_written(world: Any, size: int) -> None:
+    it = world(autoscaling={"minReplicas": size, "maxReplicas": 10, "secondWorkerLoadPercent": 100})
+    chance, counts, written = random.Random(7), [0.0, 0.0, 0.0], 0
+    mean = 0.72 * size * CAPACITY_PER_S
+    it.cluster.demand_per_s = mean
+    it.run(900)
+    for turn in range(720):
+        counts = [*counts[1:], chance.gauss(5 * mean, math.sqrt(5 * mean))]
+        it.cluster.demand_per_s = sum(counts) / 15 if turn > 2 else mean
+        it.run(5)
+        written = len(it.cluster.statuses) if turn == 5 else written
+    assert it.ready == size
+    assert len(it.cluster.statuses) - written <= 1
+
+
 def test_a_restart_changes_nothing(world: Any) -> None:
     it = world(autoscaling=ELASTIC)
     it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S

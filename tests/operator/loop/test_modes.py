@@ -144,6 +144,42 @@ def test_who_comes_during_a_pause_is_granted_what_is_held(world: Any) -> None:
     assert {verb for verb, _ in effects(it)} == {"grant"}
 
 
+def test_what_one_that_ran_out_of_memory_tells_is_not_what_is_held(world: Any) -> None:
+    it = world(autoscaling={**ELASTIC, "minReplicas": 2})
+    it.run(120)
+    it.change(autoscaling={**ELASTIC, "minReplicas": 2, "mode": "Paused"})
+    it.run(30)
+    first, second = it.cluster.workers
+    capped = it.cluster.workers[first]
+    granted = capped.ceiling
+    capped.ceiling = granted.model_copy(update={"base": 4, "ceiling": 4})
+    health = {"health": {"out_of_memory_cap": 4}}
+    capped.state_change = lambda state: state.model_copy(
+        update={"buckets": [1, 2, 4], "health": state.health.model_copy(update=health["health"])}
+    )
+    del it.cluster.workers[second]
+    it.run(60)
+    (newcomer,) = set(it.cluster.workers) - {first}
+    now = it.cluster.workers[newcomer].ceiling
+    assert (now.base, now.ceiling, now.granted) == (granted.base, granted.ceiling, True)
+    assert it.status["batch"]["ceiling"] == granted.ceiling
+
+
+def test_advice_while_the_load_falls_only_falls(world: Any) -> None:
+    it = world(autoscaling={"minReplicas": 1, "maxReplicas": 30, "mode": "Advisory", "forecast": "None"})
+    it.run(30)
+    it.cluster.replicas = 20
+    it.cluster.demand_per_s = 14 * CAPACITY_PER_S
+    it.run(420)
+    advised = []
+    for turn in range(150):
+        it.cluster.demand_per_s = max(14 * (1 - turn / 60), 0.2) * CAPACITY_PER_S
+        it.run(5)
+        advised.append(it.status["autoscaling"].get("advisedReplicas", 20))
+    assert advised == sorted(advised, reverse=True)
+    assert advised[-1] < 5
+
+
 def test_a_new_object_that_is_paused_is_told_nothing(world: Any) -> None:
     it = world(autoscaling={**ELASTIC, "mode": "Paused"}, objective={"latencyMilliseconds": 60})
     it.run(60)

@@ -41,9 +41,10 @@ class Server:
         # What is old tells of a night without load: taken for news it would shrink the fleet.
         age_s, ratio = (300.0, 0.05) if self.fault == "old" else (5.0, self.ratio)
         now_s = self.it.now_s
-        value = now_s - age_s if query.startswith("timestamp(") else ratio
+        assert query.startswith("label_replace(timestamp(")
         pods = [] if self.fault == "empty" else list(self.it.cluster.workers)
-        result = [{"metric": {"pod": pod}, "value": [now_s, str(value)]} for pod in pods]
+        told: list[tuple[dict[str, str], float]] = [({}, ratio), ({"yolastic_told": "time"}, now_s - age_s)]
+        result = [{"metric": {"pod": pod, **more}, "value": [now_s, str(value)]} for pod in pods for more, value in told]
         return json.dumps({"status": "success", "data": {"resultType": "vector", "result": result}})
 
 

@@ -427,6 +427,12 @@ def test_who_is_being_removed_or_not_ready_is_not_told_as_one_that_serves_the_mo
     assert (now.replicas, now.ready_replicas, now.model.loaded_replicas) == (2, 1, 1)
 
 
+def test_a_word_that_no_condition_can_bear_costs_no_status() -> None:
+    update = ConditionUpdate("ModelLoaded", "False", "OutOfnvidia.com/gpu", "half a \ud800 character")
+    told = folding._condition(None, update, 1, 60.0)
+    assert (told.reason, told.message) == ("Unknown", "OutOfnvidia.com/gpu: half a ? character")
+
+
 def test_what_is_told_is_bounded_whoever_says_it() -> None:
     long = "x" * 5000
     now = folded(

@@ -245,6 +245,23 @@ def test_after_a_restart_a_silent_worker_of_a_refused_object_may_hold_what_it_he
     assert "worker worker-1 has not said what it holds" in host.step("b")
 
 
+def test_one_that_was_refused_at_first_and_is_mended_counts_until_it_speaks() -> None:
+    host = Host("a", "b", memory_mib=BASE_MIB + BURST_MIB)
+    host.run(40)
+    first, second = host.workers().values()
+    first.backlog = True
+    host.run(3.0)
+    first.held_images, first.hangs = 32, True
+    host.clusters["a"].faults["ensure"] = RefusedError("UriNotAllowed", "not here")
+    host.start(born_s=host.now_s + 1, expected=lambda: [("plant", name) for name in "ab"])
+    host.run(20)
+    del host.clusters["a"].faults["ensure"]
+    second.backlog = True
+    host.run(2 * FORGOTTEN_S)
+    assert host.ceilings() == [32, 8]
+    assert host.most_mib <= BASE_MIB + BURST_MIB
+
+
 def test_a_refused_object_that_never_speaks_does_not_hold_up_its_neighbours_for_ever() -> None:
     host = Host("a", "b", memory_mib=2 * BURST_MIB)
     host.run(40)

@@ -208,8 +208,10 @@ def test_the_load_of_a_worker_that_does_not_serve_means_nothing(phase: Any) -> N
 def test_a_worker_that_does_not_know_its_speed_has_no_load_ratio() -> None:
     """It says 0 then, also to Prometheus, whatever comes to it."""
     state = changed(asyncio.run(a_state()), {"load": {"ratio": 0.0, "capacity_per_s": 0.0, "arrived_per_s": 800.0}})
-    for scraped in (None, Fresh(0.0)):
-        assert view_of(READY, Fresh(state), scraped).load_ratio == Missing("it does not know its speed yet")
+    for told in (Fresh(state), Stale(state, 10.0)):
+        for scraped in (None, Fresh(0.0)):
+            assert view_of(READY, told, scraped).load_ratio == Missing("it does not know its speed yet")
+    assert view_of(READY, Fresh(changed(state, {"phase": "Starting"})), None).load_ratio == Missing("the worker is Starting")
 
 
 class Counted:

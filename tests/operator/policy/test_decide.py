@@ -148,11 +148,10 @@ def test_tiers_are_held_without_figures_and_dropped_with_the_revision():
 def test_what_a_shared_device_can_lend_bounds_both_tiers_and_a_drain_is_waited_for():
     runtime = RUNTIME.model_copy(update={"shared": True})
     given_spec = spec(drain={"timeoutSeconds": 600})
-    seen_now = fleet([0.5])
-    decision = decide(seen_now, given_spec, runtime, EMPTY, NOW_S)
+    decision = decide(fleet([0.5]), given_spec, runtime, EMPTY, NOW_S)
     assert decision.ceiling.tiers == Tiers(8, 32)
     assert leased.with_leases(decision, Leases(lendable=4, text="full")).ceiling.tiers == Tiers(4, 4)
-    assert leased.wants(decision, given_spec, runtime, seen_now).ends_s == 600 + leased.END_MARGIN_S
+    assert leased.wants(decision, given_spec, runtime).ends_s == 600 + leased.END_MARGIN_S
 
 
 # Invariants ---------------------------------------------------------------------------------------------------------------

@@ -226,6 +226,25 @@ def test_a_restart_does_not_try_again_sooner():
     assert later == []
 
 
+@pytest.mark.parametrize("tries", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_a_restart_knows_how_often_from_the_two_that_the_status_tells(tries):
+    """Of each try it tells two decisions, and five in all."""
+    now_s, times = 0.0, []
+    for number in range(tries):
+        now_s += 365.0 + (second._retry_s(number) if number else 0.0)
+        times.append(now_s)
+    known = second.no_places(times[-2:][::-1])
+    assert known.no_place_s == times[-1]
+    assert second._retry_s(known.no_places) == second._retry_s(tries)
+    assert second.no_places([]) == PolicyState()
+
+
+def test_a_lone_worker_without_a_place_is_no_second_one_in_vain():
+    homeless = seen(view("w-0", phase="Pending", unschedulable=True))
+    assert second.remember(PolicyState(), homeless, 1000.0) == PolicyState()
+    assert second.lone(PolicyState(no_place_s=990.0), shared=False, now_s=1000.0).not_now
+
+
 def test_a_place_that_was_found_ends_that():
     policy = PolicyState(no_place_s=0.0, no_places=5)
     both = seen(loaded("w-0", 0.15), loaded("w-1", 0.15))

@@ -14,6 +14,8 @@ LOAD_SHARE: Final = 0.25
 """A load that moved by no more than this share of the larger is told anew only with something else."""
 LOAD_SIGMAS: Final = 5.0
 """Nor is one that chance alone may have moved: so many standard deviations of the difference of two Poisson counts."""
+_PASSING: Final = re.compile(r"(?<=: )(?:WithinTolerance|SurvivorsTooBusy|LastWorker)$|; it grows to .*$")
+"""Words that come and go with the noise of a load, or of learned times, while nothing changes."""
 _LOAD: Final = re.compile(r"told of (\d+) images/s and (\d+) queued")
 """As the explanation says it."""
 
@@ -45,15 +47,17 @@ def _essence(status: InferenceStatus) -> dict[str, Any]:
     essence = render(status)
     for condition in essence["conditions"]:
         condition["message"] = without_numbers(condition["message"])
+        if (condition["type"], condition["status"]) == ("MetricsAvailable", "True"):
+            condition["reason"] = condition["message"] = "#"  # by Prometheus or by the workers: a scrape that is late is no news
     for metric in essence["autoscaling"]["metrics"]:
-        metric["current"] = "#"
+        metric["current"] = metric["source"] = "#"
     for name in ("recommendedReplicas", "explanation", "explainedTime"):
         essence["autoscaling"].pop(name, None)
     return essence
 
 
 def _about(explanation: Iterable[ExplanationStep]) -> list[tuple[str, str]]:
-    return [(step.about, without_numbers(step.text)) for step in explanation]
+    return [(step.about, without_numbers(_PASSING.sub("", step.text))) for step in explanation]
 
 
 def _told_images(explanation: Iterable[ExplanationStep]) -> float | None:

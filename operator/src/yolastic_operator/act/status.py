@@ -1,5 +1,6 @@
 """Folds a turn into the status of an inference. Pure: the old status and the facts of a turn give the new one."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,6 +41,8 @@ BOUND_NOISE: Final = 0.1
 BOUND_NOISE_IMAGES: Final = 2
 LOAD_NOISE: Final = 0.05
 """The same for the load ratio, absolute."""
+_REASON: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
+"""As Kubernetes has a condition's."""
 _TELLS_LOAD: Final = frozenset({"ScalingActive", "ScalingLimited"})
 """Conditions that say how the size follows from the load."""
 
@@ -180,11 +183,15 @@ def _merged(previous: Iterable[Condition], updates: Iterable[ConditionUpdate], g
 def _condition(before: Condition | None, update: ConditionUpdate, generation: int, now_s: float) -> Condition:
     # The transition time moves with the status alone, as everywhere in Kubernetes.
     same = before is not None and before.status == update.status
+    # Some of both is said by others, and no word of theirs may cost the turn its status.
+    reason, message = update.reason[:64], update.message
+    if not _REASON.fullmatch(reason):
+        reason, message = "Unknown", f"{update.reason}: {message}"
     return Condition(
         type=update.type,
         status=update.status,
-        reason=update.reason[:64],
-        message=update.message[:1024],
+        reason=reason,
+        message=message.encode("utf-8", "replace").decode()[:1024],
         observed_generation=generation,
         last_transition_time=before.last_transition_time if before is not None and same else timestamp(now_s),
     )

@@ -184,7 +184,7 @@ class KubernetesCluster:
             "action": "Reconcile",
             "type": event.type,
             "reason": event.reason,
-            "note": event.message[:1024],
+            "note": event.message.encode()[:1024].decode(errors="ignore"),
         }
         await self._api.create(_path_of("Event", ref, ""), body)
 
@@ -266,6 +266,8 @@ class KubernetesCluster:
         if live is None:
             return None
         wanted, labels = manifest["metadata"]["labels"], live["metadata"].get("labels") or {}
+        if _belongs(live, manifest):
+            return live  # also when somebody edited its labels: they are put right
         if any(labels.get(key) != wanted[key] for key in wanted):
             message = f"{manifest['kind']} {manifest['metadata']['name']} exists already and is not of this inference"
             raise RefusedError("NameTaken", message)
@@ -312,7 +314,9 @@ async def _refused(call: Callable[[str], Awaitable[None]], tokens: Sequence[str]
 
 
 def _same_secret(live: Manifest, wanted: Manifest) -> bool:
-    return all(live.get(key) == wanted[key] for key in ("type", "data")) and _same_owner(live, wanted)
+    labels = live["metadata"].get("labels") or {}
+    is_labelled = all(labels.get(key) == value for key, value in wanted["metadata"]["labels"].items())
+    return is_labelled and all(live.get(key) == wanted[key] for key in ("type", "data")) and _same_owner(live, wanted)
 
 
 def _same_owner(live: Manifest, wanted: Manifest) -> bool:
@@ -341,6 +345,13 @@ def _applied(manifest: Manifest, live: Manifest) -> _Applied:
     notes = {name: value for name, value in (metadata.get("annotations") or {}).items() if name.startswith(names.GROUP)}
     seen = (metadata["uid"], metadata["generation"], metadata.get("labels"), notes, metadata.get("ownerReferences"))
     return _Applied(digest, seen)
+
+
+def _belongs(live: Manifest, manifest: Manifest) -> bool:
+    """Whether it is controlled by the very inference that the manifest is for."""
+    (owner,) = manifest["metadata"]["ownerReferences"]
+    owners = live["metadata"].get("ownerReferences") or []
+    return any(one.get("controller") and one.get("uid") == owner["uid"] for one in owners)
 
 
 def _path(manifest: Manifest) -> str:

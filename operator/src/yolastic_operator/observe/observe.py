@@ -58,7 +58,7 @@ class Observer:
             view_of(worker, state, ratios.pods.get(worker.name) if ratios else None)
             for worker, state in zip(fleet.workers, readings, strict=True)
         )
-        return Observation(fleet, views, ratios.newest if ratios else None)
+        return Observation(fleet, views, ratios.newest_of(names) if ratios else None)
 
     async def _load_ratios(self) -> LoadRatios | None:
         if self._prometheus is None:
@@ -94,7 +94,7 @@ def view_of(worker: Worker, state: Reading[WorkerState], scraped: Reading[float]
     ratio, source = own, _WORKERS
     if isinstance(scraped, Fresh) or (scraped is not None and isinstance(own, Missing)):
         ratio, source = scraped, _PROMETHEUS
-    if isinstance(state, Fresh) and state.value.load.capacity_per_s <= 0:
+    if not isinstance(state, Missing) and state.value.phase == "Ready" and state.value.load.capacity_per_s <= 0:
         # It says 0 then, here and to Prometheus, whatever comes to it.
         ratio = Missing("it does not know its speed yet")
     if worker.phase != "Ready":

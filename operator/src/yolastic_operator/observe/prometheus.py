@@ -1,8 +1,7 @@
-"""Load ratios from a Prometheus: one instant query for the values, one for their age."""
+"""Load ratios from a Prometheus: one instant query for the values and their ages."""
 
-import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 from typing import Any, Final
@@ -15,6 +14,8 @@ from yolastic_operator.model import Fresh, Missing, Reading, Ref, Stale
 from yolastic_operator.observe.plausible import implausible_ratio
 
 MAX_ANSWER_BYTES: Final = 4 << 20
+_TOLD: Final = "yolastic_told"
+"""A label of the answer alone, of those of its series whose value is the time of a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,17 @@ class LoadRatios:
     newest: Reading[float] = field(default_factory=lambda: Missing("Prometheus: no series"))
     """Age of its newest sample, seconds; or why there is none."""
     evaluated_s: float | None = None
-    """Unix time of the older of the two queries, by Prometheus's own clock; None without series."""
+    """Unix time of the query, by Prometheus's own clock; None without series."""
+
+    def newest_of(self, pods: Collection[str]) -> Reading[float]:
+        """`newest` among these alone: one Prometheus may know an inference of the same name in another cluster."""
+        if not self.pods.keys() - pods:
+            return self.newest
+        known = [reading for pod, reading in self.pods.items() if pod in pods and not isinstance(reading, Missing)]
+        if not known:
+            return Missing("Prometheus: no series of these workers")
+        newest = min(known, key=lambda reading: reading.age_s)
+        return type(newest)(newest.age_s, newest.age_s)
 
     def later(self, by_s: float, stale_after_s: float) -> "LoadRatios":
         """The same as it is to be read so many seconds later."""
@@ -72,11 +83,12 @@ class Prometheus:
 
     async def load_ratios(self, ref: Ref) -> LoadRatios:
         """Load ratio of each pod of the inference."""
-        # Two queries: an instant query stamps its samples with its own time, only timestamp() tells theirs.
+        # An instant query stamps its samples with its own time, only timestamp() tells theirs. Both in one: behind one Service
+        # there may be two of them, and the ages of the one say nothing of the values of the other.
         series = _selector(ref)
         try:
-            values, times = await asyncio.gather(self._query(series), self._query(f"timestamp({series})"))
-            return fold(values, times, self._stale_after_s)
+            told = await self._query(f'label_replace(timestamp({series}), "{_TOLD}", "time", "pod", ".+") or {series}')
+            return fold(told, self._stale_after_s)
         except TimeoutError:
             return LoadRatios(newest=Missing(f"Prometheus: no answer within {self._timeout_s:g} s"))
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -101,6 +113,8 @@ class Series:
     labels: tuple[tuple[str, str], ...]
     """Without the metric's name, sorted."""
     pod: str
+    is_time: bool
+    """The value is the Unix time of a sample, and not the sample."""
     value: float
     evaluated_s: float
     """Unix time of the query, by Prometheus's own clock."""
@@ -117,31 +131,31 @@ def parse_vector(status: int, body: bytes) -> list[Series]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"status {status} and an answer that is no JSON") from error
     if not isinstance(answer, dict) or status != 200 or answer.get("status") != "success":
-        told = str(answer.get("error", ""))[:200] if isinstance(answer, dict) else ""
+        told = _text(answer.get("error", ""))[:200] if isinstance(answer, dict) else ""
         raise ValueError(f"status {status}" + (f": {told}" if told else ""))
     try:
         data = answer["data"]
         if data["resultType"] != "vector":
-            raise ValueError(f"a {str(data['resultType'])[:32]} where a vector was asked for")
+            raise ValueError(f"a {_text(data['resultType'])[:32]} where a vector was asked for")
         return [_series(item) for item in data["result"]]
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, OverflowError) as error:
         raise ValueError("an answer that is no instant vector") from error
 
 
-def fold(values: list[Series], times: list[Series], stale_after_s: float) -> LoadRatios:
+def fold(told: list[Series], stale_after_s: float) -> LoadRatios:
     """Values and their times, joined by series; of several series of a pod the newest counts.
 
     Who evaluates may have another clock than who scrapes (Thanos, Mimir): what seems to come from a time shortly ahead is new.
     """
-    ages_s = {item.labels: item.evaluated_s - item.value for item in times}
+    ages_s = {item.labels: item.evaluated_s - item.value for item in told if item.is_time}
     pods: dict[str, Reading[float]] = {}
     best_age_s: dict[str, float] = {}
-    for item in values:
-        told_s = ages_s.get(item.labels)
+    for item in told:
+        told_age_s = None if item.is_time else ages_s.get(item.labels)
         # NaN compares false with everything, so an age that is none is refused here as well as a time far ahead.
-        if told_s is None or not told_s >= -stale_after_s or told_s >= best_age_s.get(item.pod, float("inf")):
+        if told_age_s is None or not told_age_s >= -stale_after_s or told_age_s >= best_age_s.get(item.pod, float("inf")):
             continue
-        best_age_s[item.pod], age_s = told_s, max(told_s, 0.0)
+        best_age_s[item.pod], age_s = told_age_s, max(told_age_s, 0.0)
         fault = implausible_ratio(item.value)
         if fault is not None:
             pods[item.pod] = Missing(f"Prometheus: {fault}")
@@ -151,8 +165,7 @@ def fold(values: list[Series], times: list[Series], stale_after_s: float) -> Loa
         return LoadRatios(newest=Missing("Prometheus: no series"))
     newest_s = max(min(best_age_s.values()), 0.0)
     newest = Fresh(newest_s, newest_s) if newest_s <= stale_after_s else Stale(newest_s, newest_s)
-    # Of both: a cache may replay the one query and pass the other on.
-    return LoadRatios(pods, newest, min(item.evaluated_s for item in (*values, *times)))
+    return LoadRatios(pods, newest, min(item.evaluated_s for item in told))
 
 
 def _later(reading: Reading[float], by_s: float, stale_after_s: float) -> Reading[float]:
@@ -164,10 +177,16 @@ def _later(reading: Reading[float], by_s: float, stale_after_s: float) -> Readin
 
 def _series(item: Mapping[str, Any]) -> Series:
     labels = {str(name): str(value) for name, value in item["metric"].items() if name != "__name__"}
+    is_time = labels.pop(_TOLD, "") == "time"
     evaluated_s, value = item["value"]
     if not isfinite(evaluated_s):
         raise TypeError("a time that is none")
-    return Series(tuple(sorted(labels.items())), labels.get("pod", ""), float(value), float(evaluated_s))
+    return Series(tuple(sorted(labels.items())), labels.get("pod", ""), is_time, float(value), float(evaluated_s))
+
+
+def _text(told: object) -> str:
+    """What can stand in a status: JSON may tell halves of characters."""
+    return str(told).encode("utf-8", "replace").decode()
 
 
 def _selector(ref: Ref) -> str:

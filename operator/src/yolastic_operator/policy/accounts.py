@@ -191,8 +191,10 @@ class Accounts:
                 self._account(one, view, Told(view.state.value, wants, fits.get(view.worker.revision)), now_s)
             elif account is not None:
                 account.claim = replace(account.claim, stage="Fixed")
-            elif first and view.worker.created_s < self._born_s and wants is not None:
+            elif wants is not None and first and view.worker.created_s < self._born_s:
                 self._silent[one] = _Silence(view.worker.node, max(FORGOTTEN_S, wants.ends_s))
+            elif wants is not None and one in self._silent and view.worker.phase != "Terminating":
+                self._silent[one].until_s = math.inf  # it was not known before that it may be on a shared device
             elif first and view.worker.created_s < self._born_s and not is_known:
                 # It may be nobody's business here: then it must not keep the others of its node from growing for ever.
                 self._silent[one] = _Silence(view.worker.node, FORGOTTEN_S, now_s + FORGOTTEN_S)

@@ -20,7 +20,7 @@ from yolastic_contract.names import buckets_up_to
 from yolastic_contract.quantity import format_bytes, parse_bytes
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_contract.state import Fit, WorkerState
-from yolastic_operator.model import Bounds, CeilingDecision, CeilingLimit, Observation, PolicyState, Tiers
+from yolastic_operator.model import Bounds, CeilingDecision, CeilingLimit, Mode, Observation, PolicyState, Tiers
 from yolastic_operator.policy.base_tier import base_for
 from yolastic_operator.policy.workers import current_revision, is_serving, known_states
 
@@ -55,9 +55,9 @@ def decide_ceiling(
     budget = budget_of(spec, runtime, states)
     previous = granted_before(observation, state, states)
     # Who ran out of memory works below its cap by itself, and each is granted no more than it has warm: it holds back nobody.
-    able = [state for state in states if state.health.out_of_memory_cap is None] or states
+    able = [state for state in states if state.health.out_of_memory_cap is None] or [_most_warm(states)]
     # On a shared device that holds for one that had less room at its start, too.
-    warm = [max(able, key=lambda state: max(state.buckets, default=0))] if runtime.shared else able
+    warm = [_most_warm(able)] if runtime.shared else able
     fitting = memory_bound(memory, budget.budget_bytes)
     bounds = _bounds(spec, warm, fitting, speed)
     ceiling, limited_by, wished = _ceiling(spec, bounds, speed, warm, previous)
@@ -81,9 +81,8 @@ def decide_ceiling(
     return replace(decision, message=explain(decision, spec, budget, planned=measured is None, wished=wished))
 
 
-def hold_ceiling(decision: CeilingDecision, observation: Observation, state: PolicyState) -> CeilingDecision:
-    """The decision with the tiers the workers work with already, for a moment in which nothing may change; see `granted`."""
-    tiers = granted(observation, state)
+def hold_ceiling(decision: CeilingDecision, tiers: Tiers | None) -> CeilingDecision:
+    """The decision with the tiers that workers were granted, for a time in which nothing may change; see `granted`."""
     if tiers is None:
         return decision
     if tiers == decision.tiers:
@@ -92,14 +91,16 @@ def hold_ceiling(decision: CeilingDecision, observation: Observation, state: Pol
     return replace(decision, tiers=tiers, held=True, message=message)
 
 
-def granted(observation: Observation, state: PolicyState) -> Tiers | None:
+def granted(observation: Observation, state: PolicyState, mode: Mode) -> Tiers | None:
     """What workers of this revision were granted, as they say or last said; None: nothing, as far as is known.
 
-    That is not `PolicyState.tiers`: what was decided in mode Advisory was told to nobody.
+    That is not `PolicyState.tiers`: what was decided in mode Advisory was told to nobody. Outside Active nothing is granted anew,
+    so what is known stays; and one that has run out of memory says less than it was granted.
     """
-    states = known_states(current_revision(observation))
+    states = [state for state in known_states(current_revision(observation)) if state.health.out_of_memory_cap is None]
     now = granted_before(observation, replace(state, tiers=None), states)
-    return now or (state.granted if state.revision == observation.fleet.revision else None)
+    before = state.granted if state.revision == observation.fleet.revision else None
+    return (now or before) if mode == "Active" else (before or now)
 
 
 def budget_of(spec: InferenceSpec, runtime: RuntimeSpec, states: Sequence[WorkerState]) -> Budget:
@@ -152,6 +153,10 @@ def efficiency_bound(fit: Fit | None) -> int | None:
     if fit is None or fit.per_image <= _SMALLEST_S:
         return None
     return max(math.ceil(min(EFFICIENT_BATCHES * fit.fixed / fit.per_image - 1e-9, _MOST_IMAGES)), 1)
+
+
+def _most_warm(states: Sequence[WorkerState]) -> WorkerState:
+    return max(states, key=lambda state: max(state.buckets, default=0))
 
 
 def _bounds(spec: InferenceSpec, states: Sequence[WorkerState], fitting: int | None, speed: Fit | None) -> Bounds:

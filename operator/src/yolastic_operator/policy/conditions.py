@@ -209,7 +209,7 @@ def progressing(observation: Observation, spec: InferenceSpec, replicas: Replica
         reason = "OneByOne" if observation.fleet.manner == "OneByOne" else "RollingOut"
         return _update("Progressing", "True", reason, f"{told}; {waits}")
     draining = sum(is_draining(view) for view in observation.workers)
-    if serving < replicas.desired and draining and spec.autoscaling is not None and spec.autoscaling.mode != "Active":
+    if serving < replicas.desired <= serving + draining and spec.autoscaling is not None and spec.autoscaling.mode != "Active":
         told = f"{serving} of {count(replicas.desired)} ready, {draining} drained before: replaced once the mode is Active again"
         return _update("Progressing", "False", spec.autoscaling.mode, told + why)
     if serving < replicas.desired:

@@ -35,10 +35,10 @@ def decide(  # noqa: PLR0917 - everything one turn knows
     lone = second.lone(state, shared=runtime.shared, now_s=now_s, wanted_by=wanted_by)
     sized = decide_replicas(observation, spec, state, now_s, lone)
     ceiling = decide_ceiling(observation, spec, runtime, state)
-    state = replace(state, granted=granted(observation, state))
     mode: Mode = "Active" if spec.autoscaling is None else spec.autoscaling.mode
+    state = replace(state, granted=granted(observation, state, mode))
     if mode == "Paused" and ceiling is not None:
-        ceiling = hold_ceiling(ceiling, observation, state)
+        ceiling = hold_ceiling(ceiling, state.granted)
     return Decision(
         replicas=sized.decision,
         ceiling=ceiling,

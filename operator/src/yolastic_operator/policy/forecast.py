@@ -119,8 +119,8 @@ def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -
 
 def is_known(intervals: Sequence[DemandInterval], now_s: float) -> bool:
     """Whether demand was looked at often enough lately to tell a rise along a line."""
-    recent = _within(intervals, WINDOWS[0], now_s)
-    return len(recent) >= FEWEST and recent[-1].end_s >= now_s - WINDOWS[0].seconds
+    enough = any(len(_within(intervals, window, now_s)) >= FEWEST for window in WINDOWS)
+    return enough and intervals[-1].end_s >= now_s - WINDOWS[0].seconds
 
 
 def counted(intervals: Sequence[DemandInterval], now_s: float, certain: float = CERTAIN) -> float | None:

@@ -6,7 +6,7 @@ from typing import Final
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.quantity import parse_bytes
 from yolastic_contract.runtime import RuntimeSpec
-from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Observation, Step, Tiers
+from yolastic_operator.model import CeilingDecision, ConditionUpdate, Decision, Step, Tiers
 from yolastic_operator.policy.account import Wants
 from yolastic_operator.policy.accounts import Leases
 from yolastic_operator.policy.ceiling import hold_ceiling
@@ -15,13 +15,13 @@ END_MARGIN_S: Final = 60.0
 """To the end of a drain: until clients know of it, and from it to the end of the process, seconds."""
 
 
-def wants(decision: Decision, spec: InferenceSpec, runtime: RuntimeSpec, observation: Observation) -> Wants | None:
+def wants(decision: Decision, spec: InferenceSpec, runtime: RuntimeSpec) -> Wants | None:
     """What the ledger is asked for; None: the runtime is not shared. Outside mode Active it is what was granted before."""
     if not runtime.shared:
         return None
     most, ceiling = spec.batching.max_size, decision.ceiling
     if ceiling is not None and decision.mode == "Advisory":
-        ceiling = hold_ceiling(ceiling, observation, decision.state)
+        ceiling = hold_ceiling(ceiling, decision.state.granted)
     # Before a worker has told its fits: all that it may ever use is warmed up, and a quarter of that is its base.
     tiers = Tiers(max(most // 4, 1), most) if ceiling is None else ceiling.tiers
     return Wants(

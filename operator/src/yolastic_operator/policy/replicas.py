@@ -168,8 +168,11 @@ def _in_one_go(  # noqa: PLR0917 - one step of a sum
         now_s=now_s + rules.SYNC_PERIOD_S,
     )
     held_s = now_s if held_s is None else held_s
-    if soon.replicas >= decision.desired or now_s - held_s >= SHRINK_HELD_S:
+    if soon.replicas >= decision.desired:
         return decision, None
+    if now_s - held_s >= SHRINK_HELD_S:
+        # Where nobody acts the size does not follow, and the next hold would take the advice back.
+        return decision, None if autoscaling.mode == "Active" else held_s
     why = f"{count(soon.replicas)} would do in {rules.SYNC_PERIOD_S:.0f} s, shrinking once"
     held = replace(decision, desired=current, reason="ShrinkGrowing", message=f"{decision.message}; {why}")
     return _noted(held, "Windows", why), held_s

@@ -156,7 +156,7 @@ def plan(
 def asked_by(spec: InferenceSpec) -> str:
     """Short digest of a spec less its size: whoever scales a revision that was given up does not ask to try it again.
 
-    Nor does who pauses it, or lets it be scaled: what runs is known not to serve, and to try it may take one that does.
+    Nor does who pauses it, or lets it be scaled: what was given up is known not to serve, and to try it may take one that does.
     """
     text = spec.model_dump_json(by_alias=True, exclude_defaults=True, exclude={"replicas", "autoscaling"})
     return hashlib.sha256(text.encode()).hexdigest()[:ASKED_LENGTH]

@@ -15,7 +15,7 @@ def rolled_back(given_up: GivenUp, observation: Observation) -> list[ConditionUp
     """Conditions of an inference whose spec asks for what was given up."""
     serving = sum(is_serving(view) for view in observation.workers)
     before = f"{count(serving)} of the revision before {'serves' if serving == 1 else 'serve'}"
-    again = "change more of the spec than its size to try again"
+    again = "change more of the spec than replicas and autoscaling to try again"
     message = f"{before}; the new one did not start and was rolled back, {again}: {given_up.message}"
     return [
         ConditionUpdate("Ready", "False", "RolledBack", message),

@@ -82,7 +82,7 @@ def remember(state: PolicyState, observation: Observation, now_s: float, wanted_
         return replace(state, no_place_s=now_s, no_places=max(state.no_places, 1))
     there = [view.worker for view in observation.workers if not is_leaving(view)]
     homeless = sum(worker.unschedulable for worker in there)
-    if homeless and len(there) - homeless <= 1:
+    if homeless and len(there) > 1 and len(there) - homeless <= 1:
         is_another = state.no_place_s is None or now_s - state.no_place_s >= RETRY_S
         return replace(state, no_place_s=now_s, no_places=state.no_places + is_another)
     if state.no_places and sum(is_serving(view) for view in observation.workers) > 1:
@@ -92,7 +92,12 @@ def remember(state: PolicyState, observation: Observation, now_s: float, wanted_
 
 def no_places(gave_up_s: Sequence[float]) -> PolicyState:
     """The state after a restart, of when second ones were given up for want of a place: they are not asked for sooner for it."""
-    return PolicyState(no_place_s=max(gave_up_s, default=None), no_places=len(gave_up_s))
+    if not gave_up_s:
+        return PolicyState()
+    times = sorted(gave_up_s)
+    pause_s = times[-1] - times[-2] if len(times) > 1 else 0.0  # not all of them need be known any more
+    before = 1 + int(math.log2(pause_s / RETRY_S)) if pause_s >= RETRY_S else 0
+    return PolicyState(no_place_s=times[-1], no_places=max(before + 1, len(times)))
 
 
 def is_due(load: float, per_s: float, capacity_per_s: float, percent: int) -> bool:
@@ -137,7 +142,7 @@ def _noise(load: float, capacity_per_s: float, seconds: float) -> float:
 
 
 def _retry_s(times: int) -> float:
-    return min(RETRY_S * 2.0 ** min(times - 1, 16), LONGEST_RETRY_S)
+    return min(RETRY_S * 2.0 ** min(max(times - 1, 0), 16), LONGEST_RETRY_S)
 
 
 def _of_long(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
