@@ -1,6 +1,7 @@
 """`yolastic explain` of a `yolastic up` on this host: found, told, and a sentence when there is nothing."""
 
 import asyncio
+import io
 import json
 import os
 import socket
@@ -130,6 +131,20 @@ def test_on_a_terminal_lines_are_as_wide_as_it_is(capsys: pytest.CaptureFixture[
     assert all(line.startswith(" " * 11) for line in lines[1:])
 
 
+def test_what_others_say_is_not_obeyed_by_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    told = {"about": "Room", "text": "node \x1b]0;owned\x07 is full\u2026"}
+    assert beside({**STATUS, "autoscaling": {**STATUS["autoscaling"], "explanation": [told]}}, "explain", "weld") == 0
+    assert "node ?]0;owned? is full\u2026" in capsys.readouterr().out
+
+
+def test_where_a_character_cannot_be_shown_a_question_mark_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {"about": "Room", "text": "it is full\u2026"}
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert beside({**STATUS, "autoscaling": {**STATUS["autoscaling"], "explanation": [told]}}, "explain", "weld") == 0
+    assert b"it is full?\n" in written.getvalue()
+
+
 REFUSED = {
     "conditions": [
         {
@@ -153,6 +168,9 @@ REFUSED = {
         (STATUS, ["weld", "-n", "other", "--local"], "no `yolastic up` on this host runs other/weld"),
         (STATUS, ["weld", "--kubeconfig", "/nowhere"], "/nowhere: there is no such file"),
         (STATUS, ["weld", "--local", "--kubeconfig", "x"], "not allowed with"),
+        (STATUS, ["../weld"], "'../weld' is no name that a YoloInference can have"),
+        (STATUS, ["weld?x=1"], "'weld?x=1' is no name that a YoloInference can have"),
+        (STATUS, ["weld", "-n", "../../nodes"], "'../../nodes' is no name that a namespace can have"),
     ],
 )
 def test_nothing_to_explain_is_one_sentence(

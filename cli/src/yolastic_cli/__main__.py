@@ -1,6 +1,7 @@
 """The command `yolastic`. Errors are one sentence on stderr and exit code 2, never a traceback."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows no ellipsis gets a question mark, not a traceback
     try:
         told = build_parser().parse_args(arguments)
         code: int = told.run(told)

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import logging
+import re
 import shutil
 import sys
 import textwrap
@@ -54,13 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps(_report(found, age_s), indent=2))
     else:
-        print("\n".join(_lines(found, age_s)))
+        # What others say of themselves stands in it: it is to be read, not to be obeyed by a terminal.
+        print("\n".join("".join(one if one.isprintable() else "?" for one in line) for line in _lines(found, age_s)))
     return 0
 
 
 def _find(arguments: argparse.Namespace) -> Found:
     """A `yolastic up` of this host first, then the cluster."""
     name, namespace = arguments.name, arguments.namespace
+    if not re.fullmatch(names.INFERENCE_NAME_PATTERN, name):
+        raise CliError(f"{name!a} is no name that a {names.INFERENCE_KIND} can have")
+    if namespace is not None and not re.fullmatch("[a-z0-9]([-a-z0-9]*[a-z0-9])?", namespace):
+        raise CliError(f"{namespace!a} is no name that a namespace can have")
     here = running.find(name, namespace) if arguments.kubeconfig is None else []
     if here:
         one = here[0]

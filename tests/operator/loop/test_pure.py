@@ -360,8 +360,36 @@ def test_a_status_of_another_version_is_read_as_far_as_it_is_known() -> None:
     assert read.desired_replicas == 3
     assert read.conditions[0].type == "Ready"
     assert read.autoscaling.decisions[0].to == 2
-    assert read.memory.budget is None
+    assert read.memory.budget == "8Gi", "what stands beside it is known"
     assert folding.read({}) == InferenceStatus()
+    assert folding.read({"autoscaling": "none", "desiredReplicas": 3}).desired_replicas == 3
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"autoscaling": {"ladderStep": 1}},
+        {"autoscaling": {"decisions": [{"trigger": "x"}, {}]}},
+        {"autoscaling": {"metrics": [{"source": "Keda"}]}},
+        {"conditions": [{"severity": "x"}]},
+        {"conditions": [{"reason": "no/reason"}, {}]},
+    ],
+)
+def test_what_another_version_says_beside_what_is_known_costs_nothing_else(strange: dict[str, Any]) -> None:
+    told = tuple(change("2026-01-01T00:00:00Z", size, size + 1) for size in (1, 2))
+    good = folding.render(status_with(condition("Ready", "True", "R"), condition("ModelLoaded", "True", "R"), decisions=told))
+    good["autoscaling"]["metrics"] = [{"name": "x", "source": "Workers", "current": "1", "target": "1"}]
+
+    def merge(part: Any, more: Any) -> Any:
+        if isinstance(more, dict):
+            return {**part, **{name: merge(part[name], value) if name in part else value for name, value in more.items()}}
+        if isinstance(more, list):
+            return [merge(one, other) for one, other in zip(part, more, strict=False)] + part[len(more) :]
+        return more
+
+    read = folding.read(merge(good, strange))
+    assert [one.to for one in read.autoscaling.decisions] == [2, 3]
+    assert [one.type for one in read.conditions][-1] == "ModelLoaded"
 
 
 def test_numbers_in_messages_are_not_worth_a_write() -> None:

@@ -1,5 +1,6 @@
 """Folds a turn into the status of an inference. Pure: the old status and the facts of a turn give the new one."""
 
+import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ LOAD_NOISE: Final = 0.05
 """The same for the load ratio, absolute."""
 _REASON: Final = re.compile(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?")
 """As Kubernetes has a condition's."""
+_MOST_STRANGE: Final = 100
+"""Of so many places that a status of another version has and this one does not understand it is read no further."""
 _TELLS_LOAD: Final = frozenset({"ScalingActive", "ScalingLimited"})
 """Conditions that say how the size follows from the load."""
 
@@ -84,18 +87,30 @@ def seconds(time: str) -> float | None:
 
 
 def read(status: Mapping[str, Any]) -> InferenceStatus:
-    """The status as it stands in the object; parts that this version does not understand are left out."""
-    try:
-        return InferenceStatus.model_validate(dict(status))
-    except ValidationError:
-        known: dict[str, Any] = {}
-        for name, value in status.items():
-            try:
-                InferenceStatus.model_validate({name: value})
-            except ValidationError:
-                continue
-            known[name] = value
-        return InferenceStatus.model_validate(known)
+    """The status as it stands in the object; what this version does not understand is left out, and nothing else of it."""
+    known = copy.deepcopy(dict(status))
+    for _ in range(_MOST_STRANGE):
+        try:
+            return InferenceStatus.model_validate(known)
+        except ValidationError as error:
+            if not _leave_out(known, error.errors(include_url=False, include_input=False)[0]["loc"]):
+                break
+    return InferenceStatus()
+
+
+def _leave_out(known: dict[str, Any], place: tuple[int | str, ...]) -> bool:
+    """Take away what stands in a place, or what lacks something there; False: there is nothing to take."""
+    holder: Any = known
+    found: tuple[Any, int | str] | None = None
+    for key in place:
+        stands = key in holder if isinstance(holder, dict) else isinstance(holder, list) and isinstance(key, int)
+        if not stands:
+            break
+        found, holder = (holder, key), holder[key]
+    if found is None:
+        return False
+    del found[0][found[1]]
+    return True
 
 
 def render(status: InferenceStatus) -> dict[str, Any]:
