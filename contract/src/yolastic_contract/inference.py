@@ -121,7 +121,8 @@ class Autoscaling(Resource):
     """Shrink only if one worker fewer would stay below this."""
     second_worker_load_percent: Annotated[int, Field(ge=1, le=100)] = 20
     """A lone worker that carries more than this for a minute gets a second one for rises that nothing tells of; it stays until
-    one alone would carry less than three quarters of it. Not on shared devices, nor with targetLoadPercent or more."""
+    one alone would carry less than three quarters of it, or another inference has too few workers and waits for a device. Not on
+    shared devices, nor with targetLoadPercent or more."""
     forecast: Literal["Trend", "None"] = "Trend"
     """Trend: order for the demand there will be when a new worker is ready, where the last minutes show it, and let the
     scale-down window count twice after demand fell at once; None: neither."""
