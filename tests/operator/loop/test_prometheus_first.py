@@ -1,7 +1,10 @@
 """A loop with a Prometheus: it decides by it, and by the workers' own word when it is gone."""
 
+import asyncio
 import math
 from typing import Any
+
+import pytest
 
 from yolastic_operator.loop import Loop
 from yolastic_operator.model import Fresh, Missing, Ref
@@ -69,3 +72,24 @@ def test_ages_alone_are_not_written(world: Any) -> None:
     assert len(it.cluster.statuses) == written
     (figures,) = [step["text"] for step in it.status["autoscaling"]["explanation"] if step["about"] == "Figures"]
     assert "1 by Prometheus, up to " in figures
+
+
+@pytest.mark.parametrize("every", [2, 10])
+def test_one_late_answer_now_and_then_is_not_written(world: Any, every: int) -> None:
+    """A Prometheus that scrapes each minute has nothing fresh for a moment of it; the workers tell then."""
+    it, prometheus = with_prometheus(world)
+    it.cluster.demand_per_s = 0.5 * 32 / 0.052
+    it.run(30)
+    prometheus.answer = ratios(it, 0.5)
+    it.run(900)
+    written = len(it.cluster.statuses)
+    for turn in range(120):
+        late = LoadRatios(newest=Missing("Prometheus: no answer within 3 s"))
+        prometheus.answer = late if turn % every == 0 else ratios(it, 0.5)
+        asyncio.run(it.turn())
+        it.now_s += 5
+    assert len(it.cluster.statuses) == written
+    prometheus.answer = LoadRatios(newest=Missing("Prometheus: no answer within 3 s"))
+    it.run(40)
+    assert it.condition("MetricsAvailable")["reason"] == "WorkersOnly"
+    assert it.status["autoscaling"]["metrics"][0]["source"] == "Workers"

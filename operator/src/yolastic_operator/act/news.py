@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
-from yolastic_contract.inference_status import AutoscalingStatus, ExplanationStep, InferenceStatus
+from yolastic_contract.inference_status import AutoscalingStatus, Condition, ExplanationStep, InferenceStatus
 from yolastic_operator.act.status import render
 from yolastic_operator.act.words import without_numbers
 from yolastic_operator.policy.demand import QUEUE_WINDOW_S
@@ -21,13 +21,14 @@ _LOAD: Final = re.compile(r"told of (\d+) images/s and (\d+) queued")
 
 
 def same_but_for_explanation(one: InferenceStatus, other: InferenceStatus) -> bool:
-    """The two differ at most in how they explain the same decision."""
-    return other == one.model_copy(update={"autoscaling": one.autoscaling.model_copy(update=_explained(other.autoscaling))})
+    """The two differ at most in how they explain the same decision, and in who told the figures for it."""
+    explained = one.autoscaling.model_copy(update=_explained(one.autoscaling, other.autoscaling))
+    return other == one.model_copy(update={"autoscaling": explained, "conditions": _told_by(one, other)})
 
 
 def same_explanation(one: InferenceStatus, other: InferenceStatus) -> bool:
-    """The two explain with the same words, whatever the numbers."""
-    return _about(one.autoscaling.explanation) == _about(other.autoscaling.explanation)
+    """The two explain with the same words and figures of the same source, whatever the numbers."""
+    return _about(one.autoscaling.explanation) == _about(other.autoscaling.explanation) and _sources(one) == _sources(other)
 
 
 def same_load(one: InferenceStatus, other: InferenceStatus) -> bool:
@@ -48,7 +49,7 @@ def _essence(status: InferenceStatus) -> dict[str, Any]:
     for condition in essence["conditions"]:
         condition["message"] = without_numbers(condition["message"])
         if (condition["type"], condition["status"]) == ("MetricsAvailable", "True"):
-            condition["reason"] = condition["message"] = "#"  # by Prometheus or by the workers: a scrape that is late is no news
+            condition["reason"] = condition["message"] = "#"  # by Prometheus or by the workers: one late scrape is no news
     for metric in essence["autoscaling"]["metrics"]:
         metric["current"] = metric["source"] = "#"
     for name in ("recommendedReplicas", "explanation", "explainedTime"):
@@ -66,5 +67,24 @@ def _told_images(explanation: Iterable[ExplanationStep]) -> float | None:
     return None if found is None else int(found[1]) * QUEUE_WINDOW_S + int(found[2])
 
 
-def _explained(status: AutoscalingStatus) -> dict[str, Any]:
-    return {"explained_time": status.explained_time, "explanation": status.explanation}
+def _explained(one: AutoscalingStatus, other: AutoscalingStatus) -> dict[str, Any]:
+    told = {"explained_time": other.explained_time, "explanation": other.explanation}
+    if len(one.metrics) != len(other.metrics):
+        return told
+    pairs = zip(one.metrics, other.metrics, strict=True)
+    return told | {"metrics": [before.model_copy(update={"source": now.source}) for before, now in pairs]}
+
+
+def _told_by(one: InferenceStatus, other: InferenceStatus) -> list[Condition]:
+    """The conditions of the first, with those of the second where both have figures, by whomever they were told."""
+    later = {condition.type: condition for condition in other.conditions}
+    return [later[item.type] if _is_told(item) and _is_told(later.get(item.type)) else item for item in one.conditions]
+
+
+def _is_told(condition: Condition | None) -> bool:
+    return condition is not None and (condition.type, condition.status) == ("MetricsAvailable", "True")
+
+
+def _sources(status: InferenceStatus) -> list[str]:
+    reasons = [condition.reason for condition in status.conditions if condition.type == "MetricsAvailable"]
+    return [*reasons, *(metric.source for metric in status.autoscaling.metrics)]
