@@ -10,7 +10,7 @@ from yolastic_contract.state import WorkerState
 from yolastic_operator.cluster.fake import FakeCluster
 from yolastic_operator.loop import Loop, LoopSettings
 from yolastic_operator.model import Ref
-from yolastic_operator.policy.places import HEARD_S, Places
+from yolastic_operator.policy.places import HEARD_S, PATIENCE_S, Places
 
 CAPACITY_PER_S = 32 / 0.052
 
@@ -23,6 +23,7 @@ class Plant:
         self.clusters: dict[str, FakeCluster] = {}
         self.loops: dict[str, Loop] = {}
         self.specs: dict[str, InferenceSpec] = {}
+        self.fits_nowhere: set[str] = set()
         self.images: dict[str, float] = {}
         """Sent to each worker so far; they have names of their own within a cluster, and not beyond."""
         for name in names:
@@ -53,7 +54,8 @@ class Plant:
         while self.now_s < end_s:
             for name, cluster in self.clusters.items():
                 self.count(name, cluster)
-                cluster.places = self.devices - sum(self.has(other) for other in self.clusters if other != name)
+                free = self.devices - sum(self.has(other) for other in self.clusters if other != name)
+                cluster.places = 0 if name in self.fits_nowhere else free
                 await self.loops[name].turn(self.specs[name], 1, self.status(name))
                 assert sum(map(self.has, self.clusters)) <= self.devices
             self.now_s += 5.0
@@ -147,8 +149,37 @@ def test_another_kind_of_device_helps_nobody_and_silence_is_no_want() -> None:
     assert places.wanted_by(paint, "nvidia.com/gpu", 0.0) == ""
     assert places.wanted_by(weld, "amd.com/gpu", 0.0) == places.wanted_by(weld, None, 0.0) == ""
     assert places.wanted_by(weld, "nvidia.com/gpu", HEARD_S + 1) == ""
+    places.tell(paint, "nvidia.com/gpu", 1, HEARD_S + 1)
+    assert places.wanted_by(weld, "nvidia.com/gpu", HEARD_S + 1) == "plant/paint"
     places.tell(paint, "nvidia.com/gpu", 0, 1.0)
     assert places.wanted_by(weld, "nvidia.com/gpu", 1.0) == ""
     places.tell(paint, "nvidia.com/gpu", 1, 2.0)
     places.forget(paint)
     assert places.wanted_by(weld, "nvidia.com/gpu", 2.0) == ""
+
+
+def test_who_fits_nowhere_costs_the_others_their_reserve_only_for_a_while() -> None:
+    places, weld, paint = Places(), Ref("plant", "weld"), Ref("plant", "paint")
+
+    def wanted(lacking: int, from_s: float, to_s: float) -> list[bool]:
+        found = []
+        for now_s in range(int(from_s), int(to_s), 5):
+            places.tell(paint, None, lacking, float(now_s))
+            found.append(places.wanted_by(weld, None, float(now_s)) != "")
+        return found
+
+    assert sum(wanted(2, 0.0, 1000.0)) == PATIENCE_S / 5 + 1
+    assert not any(wanted(1, 1000.0, 1100.0)), "fewer is nothing new"
+    assert all(wanted(2, 1100.0, 1300.0)), "one more is"
+
+
+def test_one_that_fits_nowhere_does_not_end_a_reserve_for_ever(two: Plant) -> None:
+    two.add("paint")
+    two.specs["paint"] = two.specs["paint"].model_copy(update={"replicas": 1, "autoscaling": None})
+    two.devices = 1
+    two.run(60)
+    assert two.clusters["weld"].replicas == 1
+    two.devices = 2
+    two.fits_nowhere.add("paint")
+    two.run(PATIENCE_S + 900)
+    assert two.sizes() == {"weld": 2, "paint": 0}

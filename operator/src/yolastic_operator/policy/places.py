@@ -2,10 +2,11 @@
 
 One object for all inferences of an operator. A second worker beside a lone one (`second.py`) is a reserve; where an inference has
 too few workers for its load or its spec, and the scheduler has no place for one more, those who hold a reserve on the same kind
-of device give it up. Whether its place will do (taints, affinity, zones) only the scheduler knows: one that was given up in vain
-costs a reserve for a while.
+of device give it up. Whether its place will do (taints, affinity, zones) only the scheduler knows: so nobody is waited for longer
+than `PATIENCE_S`, or one that fits nowhere would cost all the others their reserve for ever.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from yolastic_operator.model import Decision, Observation, Ref
@@ -14,29 +15,43 @@ from yolastic_operator.policy.workers import is_leaving
 HEARD_S: Final = 30.0
 """What an inference said counts for so long, seconds: it says it anew in every turn."""
 
+PATIENCE_S: Final = 300.0
+"""Who has waited for so long is not helped by what others gave up, seconds."""
+
 Kind = str | None
 """Extended resource of the device; None: a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Want:
+    kind: Kind
+    lacking: int
+    since_s: float
+    """Since it lacks so many."""
+    told_s: float
 
 
 class Places:
     """Who waits, by kind of device."""
 
     def __init__(self) -> None:
-        self._waiting: dict[tuple[str, str], tuple[Kind, float]] = {}
+        self._waiting: dict[tuple[str, str], _Want] = {}
 
     def tell(self, ref: Ref, kind: Kind, lacking: int, now_s: float) -> None:
         """How many workers an inference lacks for want of a place."""
         key = ref.namespace, ref.name
+        before = self._waiting.pop(key, None)
         if lacking > 0:
-            self._waiting[key] = kind, now_s
-        else:
-            self._waiting.pop(key, None)
+            since_s = before.since_s if before and before.kind == kind and before.lacking >= lacking else now_s
+            self._waiting[key] = _Want(kind, lacking, since_s, now_s)
 
     def wanted_by(self, ref: Ref, kind: Kind, now_s: float) -> str:
         """Another inference that waits for a device of this kind; empty: none does."""
         key = ref.namespace, ref.name
         waiting = (
-            one for one, (what, told_s) in self._waiting.items() if one != key and what == kind and now_s - told_s <= HEARD_S
+            one
+            for one, want in self._waiting.items()
+            if one != key and want.kind == kind and now_s - want.told_s <= HEARD_S and now_s - want.since_s <= PATIENCE_S
         )
         return "/".join(min(waiting, default=()))
 
