@@ -3,20 +3,23 @@
 import base64
 import json
 import subprocess
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from cluster_kit.cluster import Cluster, Object
+from cluster_kit.cluster import Cluster, CommandError, Object
 
 PROGRAM = (Path(__file__).parent / "traffic_program.py").read_text()
 PYTHON = "/opt/yolastic/venv/bin/python"
 REQUEST_LIMIT_S = 20
 LONGEST_S = 600
 """Traffic ends by itself after this, whatever a test does."""
+_BEGIN_S = 30
+"""How long a command in the pod may take beside what it waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,20 @@ class Report:
         return self.answered / self.duration_s
 
 
+def _report(output: str) -> Report:
+    values = json.loads(output.splitlines()[-1])
+    return Report(**(values | {"failures": tuple(values["failures"])}))
+
+
 @dataclass(slots=True)
 class Stream:
-    """Traffic that is under way; `report` is there once it has ended."""
+    """Traffic that is under way in its pod; `report` is there once it has ended.
 
-    _process: subprocess.Popen[bytes]
+    It hangs on no connection of `kubectl exec`: one that stands still for minutes is a failure of its own, and of nobody's here.
+    """
+
+    _client: "Client"
+    _name: str
     _report: Report | None = None
 
     @property
@@ -61,18 +73,18 @@ class Stream:
 
     def wait(self, timeout_s: float) -> Report:
         """Lets the traffic end by itself, at its limit, and reports."""
-        self._process.wait(timeout_s)
-        return self.stop()
+        return self._ended("await", timeout_s)
 
     def stop(self) -> Report:
         """Ends the traffic, waits for what is under way, and reports."""
-        if self._report is None:
-            output, errors = self._process.communicate(timeout=REQUEST_LIMIT_S + 30)
-            lines = output.decode().splitlines()
-            if self._process.returncode or not lines:
-                raise RuntimeError(f"the traffic broke off: {errors.decode(errors='replace')[-2000:]}")
-            values = json.loads(lines[-1])
-            self._report = Report(**(values | {"failures": tuple(values["failures"])}))
+        return self._report or self._ended("stop", REQUEST_LIMIT_S)
+
+    def _ended(self, word: str, limit_s: float) -> Report:
+        try:
+            output = self._client.run(word, self._name, timeout_s=limit_s + _BEGIN_S)
+        except CommandError as error:
+            raise RuntimeError(f"the traffic broke off: {str(error)[-2000:]}") from error
+        self._report = _report(output)
         return self._report
 
 
@@ -95,8 +107,8 @@ class Client:
         timeout_s: float = REQUEST_LIMIT_S,
     ) -> tuple[int, str]:
         """Status and body of one request; status 0: no answer, and the body says why."""
-        with self._stream({"mode": "once", "method": method, "timeout_s": timeout_s}, url, body, headers or {}) as stream:
-            report = stream.stop()
+        task = {"mode": "once", "method": method, "timeout_s": timeout_s}
+        report = _report(self.run("once", given=_task(task, url, body, headers or {}), timeout_s=timeout_s + _BEGIN_S))
         return (report.status, report.body) if report.status else (0, str(report.failures[0]["problem"]))
 
     def get(self, url: str) -> tuple[int, str]:
@@ -141,23 +153,25 @@ class Client:
 
     @contextmanager
     def _stream(self, task: Object, url: str, body: bytes, headers: dict[str, str]) -> Iterator[Stream]:
-        parts = urlsplit(url)
-        path = parts.path or "/"
-        target = {"host": parts.hostname, "port": parts.port or 80, "path": f"{path}?{parts.query}" if parts.query else path}
-        full = {"limit_s": LONGEST_S, **task, **target, "headers": headers, "body_b64": base64.b64encode(body).decode()}
-        kubectl = [self.cluster.kubectl_path, "--kubeconfig", str(self.cluster.kubeconfig)]
-        argv = [*kubectl, "exec", "-i", "-n", self.namespace, self.pod, "--", PYTHON, "-u", "-c", PROGRAM]
-        pipe = subprocess.PIPE
-        # Unbuffered, or the line that says it began could take the report's first bytes with it.
-        with subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as process:
-            try:
-                assert process.stdin is not None
-                assert process.stdout is not None
-                process.stdin.write(json.dumps(full).encode() + b"\n")
-                if not process.stdout.readline():
-                    raise RuntimeError(f"the traffic did not begin: {cast(Any, process.stderr).read().decode()[-2000:]}")
-                stream = Stream(process)
-                yield stream
-                stream.stop()
-            finally:
-                process.kill()
+        stream = Stream(self, uuid.uuid4().hex)
+        self.run("start", stream._name, given=_task(task, url, body, headers), timeout_s=_BEGIN_S)
+        try:
+            yield stream
+        finally:
+            stream.stop()
+
+    def run(self, *words: str, given: str | None = None, timeout_s: float) -> str:
+        """What the program in the pod prints; it is asked once more where the connection to it stands still."""
+        command = [PYTHON, "-u", "-c", PROGRAM, *words]
+        try:
+            return self.cluster.exec(self.namespace, self.pod, *command, stdin=given, timeout_s=timeout_s)
+        except subprocess.TimeoutExpired:
+            return self.cluster.exec(self.namespace, self.pod, *command, stdin=given, timeout_s=timeout_s)
+
+
+def _task(task: Object, url: str, body: bytes, headers: dict[str, str]) -> str:
+    parts = urlsplit(url)
+    path = parts.path or "/"
+    target = {"host": parts.hostname, "port": parts.port or 80, "path": f"{path}?{parts.query}" if parts.query else path}
+    full = {"limit_s": LONGEST_S, **task, **target, "headers": headers, "body_b64": base64.b64encode(body).decode()}
+    return json.dumps(full) + "\n"

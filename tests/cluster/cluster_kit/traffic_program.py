@@ -1,15 +1,23 @@
 """Sends requests from inside the cluster; runs in a pod as one file, with nothing but Python's own library.
 
-The first line of standard input is a JSON object that says what to do; the end of standard input ends it; the last line
-of standard output is a JSON report.
+    once                one request: the first line of standard input is a JSON object that says what to do
+    start NAME          a stream of them, told the same way; goes on by itself, whatever becomes of who started it
+    stop NAME           ends the stream and waits for what is under way
+    await NAME          waits until the stream has ended by itself
+
+The last line of standard output is a JSON report (of `start`: that it began). `start`, `stop` and `await` may be said twice.
 """
 
 import asyncio
 import base64
 import json
+import os
+import signal
 import sys
 import time
 
+FOLDER = "/dev/shm"  # the only place that every container may write to
+LOOK_EVERY_S = 0.02
 IDLE_S = 0.05
 """What a closed-loop client waits after an answer that is not 200: a refusal is no invitation to ask at once."""
 KEPT_FAILURES = 500
@@ -189,26 +197,90 @@ class Traffic:
         }
 
 
-async def main():
-    task = json.loads(sys.stdin.readline())
+async def run(task, began=lambda: None):
+    """The traffic from its begin to its report; SIGTERM ends a stream."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-
-    def ended():
-        if not sys.stdin.buffer.raw.read(65536):
-            loop.remove_reader(sys.stdin)
-            stop.set()
-
-    loop.add_reader(sys.stdin, ended)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.call_later(task["limit_s"], stop.set)
     traffic = Traffic(task)
-    print(json.dumps({"began": True}), flush=True)
+    began()
     if task["mode"] == "once":
         await traffic.once()
     else:
         await getattr(traffic, task["mode"])(stop)
-    print(json.dumps(traffic.report()), flush=True)
+    return json.dumps(traffic.report())
+
+
+def file(name, kind):
+    return f"{FOLDER}/traffic-{name}.{kind}"
+
+
+def write(path, text):
+    """Whole or not at all."""
+    with open(path + ".new", "w") as new:
+        new.write(text)
+    os.rename(path + ".new", path)
+
+
+def read(path):
+    with open(path) as there:
+        return there.read()
+
+
+def start(name):
+    """A process of its own, without a terminal or a pipe of anybody's."""
+    task = json.loads(sys.stdin.readline())
+    if os.path.exists(file(name, "pid")):
+        return
+    if child := os.fork():
+        while not os.path.exists(file(name, "pid")):
+            if os.waitpid(child, os.WNOHANG)[0]:
+                raise SystemExit(read(file(name, "errors")))
+            time.sleep(LOOK_EVERY_S)
+        return
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    with open(file(name, "errors"), "w") as errors:
+        for number, to in enumerate((nothing, nothing, errors.fileno())):
+            os.dup2(to, number)
+    write(file(name, "report"), asyncio.run(run(task, lambda: write(file(name, "pid"), str(os.getpid())))))
+    os._exit(0)
+
+
+def report(name, process):
+    """What the stream said in the end.
+
+    Raises:
+        SystemExit: it ended without a report, with what it said instead.
+    """
+    while not os.path.exists(file(name, "report")):
+        if is_over(process) and not os.path.exists(file(name, "report")):
+            raise SystemExit(read(file(name, "errors")))
+        time.sleep(LOOK_EVERY_S)
+    return read(file(name, "report"))
+
+
+def is_over(process):
+    try:
+        return read(f"/proc/{process}/stat").rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def main(what, name=""):
+    if what == "once":
+        print(asyncio.run(run(json.loads(sys.stdin.readline()))))
+        return
+    if what == "start":
+        start(name)
+        print(json.dumps({"began": True}))
+        return
+    process = int(read(file(name, "pid")))
+    if what == "stop" and not is_over(process):
+        os.kill(process, signal.SIGTERM)
+    print(report(name, process))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main(*sys.argv[1:])
