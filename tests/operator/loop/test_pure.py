@@ -516,8 +516,10 @@ def test_second_workers_that_were_given_up_are_known_again() -> None:
         change("1970-01-01T00:00:40Z", 2, 1, reason="NoPlaceForSecond"),
         change("1970-01-01T00:00:30Z", 2, 1, reason="NoPlaceForSecond", advice=True),
         change("1970-01-01T00:00:20Z", 2, 1, reason="NoPlaceForSecond"),
+        change("1970-01-01T00:00:10Z", 2, 1, reason="GivesWay"),
+        change("1970-01-01T00:00:05Z", 2, 1, reason="LoadBelowTarget"),
     )
-    assert changes.gave_up_s(status_with(decisions=told), now_s=1000.0, wall_s=60.0) == [980.0, 960.0]
+    assert changes.gave_up_s(status_with(decisions=told), now_s=1000.0, wall_s=60.0) == [980.0, 960.0, 950.0]
 
 
 def test_another_recommendation_alone_is_not_worth_a_write() -> None:

@@ -10,7 +10,7 @@ from yolastic_operator.act import status as folding
 from yolastic_operator.act.ceilings import pending, to_send
 from yolastic_operator.act.effects import Resized
 from yolastic_operator.model import Decision, Observation, ScaleEvent
-from yolastic_operator.policy.second import NO_PLACE
+from yolastic_operator.policy.second import GIVES_WAY, NO_PLACE
 from yolastic_operator.policy.workers import count
 
 ADVICE_EVERY_S: Final = 60.0
@@ -31,8 +31,9 @@ def scale_events(status: InferenceStatus, now_s: float, wall_s: float) -> tuple[
 
 
 def gave_up_s(status: InferenceStatus, now_s: float, wall_s: float) -> list[float]:
-    """When second workers were given up for want of a place, as the status tells; arguments as those of `scale_events`."""
-    times_s = [folding.seconds(one.time) for one in status.autoscaling.decisions if one.reason == NO_PLACE and not one.advice]
+    """When second workers were given up, for want of a place or to others, as the status tells; arguments as of `scale_events`."""
+    given_up = [one for one in status.autoscaling.decisions if one.reason in {NO_PLACE, GIVES_WAY} and not one.advice]
+    times_s = [folding.seconds(one.time) for one in given_up]
     return [now_s - max(wall_s - time_s, 0.0) for time_s in times_s if time_s is not None]
 
 

@@ -91,7 +91,7 @@ def remember(state: PolicyState, observation: Observation, now_s: float, wanted_
 
 
 def no_places(gave_up_s: Sequence[float]) -> PolicyState:
-    """The state after a restart, of when second ones were given up for want of a place: they are not asked for sooner for it."""
+    """The state after a restart, of when second ones were given up: they are not asked for sooner for it."""
     if not gave_up_s:
         return PolicyState()
     times = sorted(gave_up_s)
