@@ -15,8 +15,8 @@ def closed_loops() -> list[Row]:
 def _rows(name: str, found: Comparison) -> list[Row]:
     own, best, least = found.outcomes[0], found.best, found.oracle
     settings = (
-        f"`yolastic simulate {name}`: {found.day.about}; {found.images:,} images, worker start {days.START_S:.0f} s, Kubernetes' "
-        f"default behavior for all, seed {found.seed}; best other: {best.name}"
+        f"`yolastic simulate {name}`: {found.day.about}; {found.images:,} images, worker start {found.day.start_s:.0f} s, "
+        f"Kubernetes' default behavior for all, seed {found.seed}; best other: {best.name}"
     )
     fewer, _, _, *of_the_plant = found.claims
     misses = (

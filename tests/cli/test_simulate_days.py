@@ -91,7 +91,7 @@ def test_an_order_at_the_very_instant_pays_for_the_start_alone():
     day = Day("step", "a step", (Phase("calm", calm_s, 10, 10), Phase("work", 200, rate, rate)), LARGE, 0.5)
     run = Run(days._settings(day, 7), days.oracle(day)).play()
     assert run.fleet.changes == [(calm_s, 4)]  # 220/s over 62/s a worker
-    ready_s = calm_s + days.START_S
+    ready_s = calm_s + day.start_s
     late = run.latencies_s(calm_s, ready_s)
     assert (late > 0.5).mean() > 0.5, "one worker carries a third of it"
     assert (run.latencies_s(ready_s + 5) > 0.5).mean() < 0.01
@@ -118,7 +118,7 @@ def test_a_comparison_as_a_table_and_as_json(capsys):
     from rich.console import Console
 
     short = replace(RAMP, phases=(Phase("calm", 20, 5, 5),), fixed_devices=7)
-    found = days.play(short, others=days.baselines()[:1])
+    found = days.play(short, others=days.baselines(short)[:1])
     report.show_day(found, Console(width=120))
     shown = capsys.readouterr().out
     assert "Yolastic" in shown

@@ -4,17 +4,18 @@ import argparse
 import json
 import sys
 
+from yolastic_cli.simulate import own_day
 from yolastic_cli.up import duration
 
 SCENARIOS = ("plant", "rush-hours", "spike", "outage")
 FACTORY = "a plant's day with fixed and with elastic batches, sizes planned"
-CLOSED = "the others: a day in a closed loop, beside autoscalers of other kinds"
+CLOSED = "the others: a day in a closed loop, beside autoscalers of other kinds; own: with the load of --load"
 HELP = "the worker's and the operator's own rules on a fast clock, with a simulated device"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("scenario", choices=["factory", *SCENARIOS], help=f"factory: {FACTORY}; {CLOSED}")
+    parser.add_argument("scenario", choices=["factory", *SCENARIOS, "own"], help=f"factory: {FACTORY}; {CLOSED}")
     parser.add_argument("--seed", type=int, default=7, help="of the arrivals; the same seed gives the same figures (default: 7)")
     parser.add_argument(
         "--hour",
@@ -24,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="factory: simulated time for an hour of the day, 1s to 1h (default: 20s)",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    own_day.configure(parser)
     parser.set_defaults(run=run)
 
 
@@ -42,12 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from yolastic_cli.simulate import days, factory, report  # noqa: PLC0415
 
+    own_day.check(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120)
     found: factory.Factory | days.Comparison
     if arguments.scenario == "factory":
         found = factory.play(arguments.seed, arguments.hour)
     else:
-        found = days.play(days.DAYS[arguments.scenario], arguments.seed)
+        own = arguments.scenario == "own"
+        day = days.Day("own", "a day of your own", **own_day.settings(arguments)) if own else days.DAYS[arguments.scenario]
+        found = days.play(day, arguments.seed)
     if arguments.json:
         print(json.dumps(report.as_json(found), indent=2))
     elif isinstance(found, factory.Factory):

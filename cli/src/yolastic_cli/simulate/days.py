@@ -1,9 +1,9 @@
 """Whole days in a closed loop: Yolastic's own decisions beside Horizontal Pod Autoscalers, on the same workers and images."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,11 @@ from yolastic_cli.simulate.factory import Claim, percentile
 from yolastic_cli.simulate.fleet import FleetRules
 from yolastic_cli.simulate.sizing import Hpa, Oracle, OwnDecision, Sizing
 from yolastic_cli.simulate.worker import WorkerRules
+from yolastic_contract.inference import Autoscaling
 from yolastic_contract.names import buckets_up_to
 from yolastic_operator.policy.ceiling import efficiency_bound, latency_bound
 
 START_S: Final = 40.0
-TARGET: Final = 0.8
-"""`targetLoadPercent`, as it is by default."""
-MAX_REPLICAS: Final = 12
 _STEP_S: Final = 60.0
 """The first minute of a step: nobody's new workers are ready before most of it has passed."""
 
@@ -40,6 +38,15 @@ class Day:
     """Workers at the start."""
     fixed_devices: int | None = None
     """Devices that batches of one need at the peak, all day; None: not compared."""
+    start_s: float = START_S
+    """From the order of a worker to Ready."""
+    autoscaling: dict[str, Any] = field(default_factory=lambda: {"minReplicas": 1, "maxReplicas": 12})
+    """`spec.autoscaling`; the bounds are everybody's."""
+
+    @property
+    def rules(self) -> Autoscaling:
+        """The same with its defaults."""
+        return Autoscaling.model_validate(self.autoscaling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +122,10 @@ DAYS: Final = {
 }  # fmt: skip
 
 
-def baselines() -> tuple[Sizing, ...]:
+def baselines(day: Day) -> tuple[Sizing, ...]:
     """Autoscalers with the behavior that Kubernetes has by default, as the operator has it here."""
-    bounds = {"minimum": 1, "maximum": MAX_REPLICAS}
+    rules = day.rules
+    bounds = {"minimum": rules.min_replicas, "maximum": rules.max_replicas}
     busy = tuple(Hpa("busy", target, **bounds, behavior=None) for target in (0.6, 0.7, 0.8))
     queue = tuple(Hpa("queue", target, **bounds, behavior=None) for target in (2, 8))
     return (*busy, *queue, Hpa("total queue", 4, **bounds, behavior=None))
@@ -126,7 +134,7 @@ def baselines() -> tuple[Sizing, ...]:
 def play(day: Day, seed: int = 7, others: Sequence[Sizing] | None = None) -> Comparison:
     """Simulate the day once for each way of sizing, with the same images."""
     outcomes = []
-    for sizing in (OwnDecision(), *(baselines() if others is None else others), oracle(day)):
+    for sizing in (OwnDecision(), *(baselines(day) if others is None else others), oracle(day)):
         run = Run(_settings(day, seed), sizing).play()
         outcomes.append(_outcome(sizing.name, run, day))
         images = len(run.fleet.tally.latency_s)
@@ -140,8 +148,9 @@ def oracle(day: Day) -> Oracle:
     fit, largest = day.device.fit, WorkerRules(day.device).max_batch
     bounds = (latency_bound(fit, day.objective_s), efficiency_bound(fit), largest)
     ceiling = max(bucket for bucket in buckets_up_to(largest) if bucket <= min(bound for bound in bounds if bound is not None))
-    per_worker_per_s = TARGET * ceiling / fit.at(ceiling)
-    return Oracle(day.phases, per_worker_per_s, START_S, minimum=1, maximum=MAX_REPLICAS)
+    rules = day.rules
+    per_worker_per_s = rules.target_load_percent / 100 * ceiling / fit.at(ceiling)
+    return Oracle(day.phases, per_worker_per_s, day.start_s, minimum=rules.min_replicas, maximum=rules.max_replicas)
 
 
 def claims(day: Day, own: Outcome, best: Outcome) -> tuple[Claim, ...]:
@@ -169,8 +178,8 @@ def claims(day: Day, own: Outcome, best: Outcome) -> tuple[Claim, ...]:
 
 def _settings(day: Day, seed: int) -> Settings:
     worker = WorkerRules(day.device, objective_s=day.objective_s, patience_s=day.objective_s)
-    autoscaling = {"minReplicas": 1, "maxReplicas": MAX_REPLICAS}
-    return Settings(day.phases, FleetRules(worker, start_s=START_S), day.first, autoscaling=autoscaling, seed=seed)
+    fleet = FleetRules(worker, start_s=day.start_s)
+    return Settings(day.phases, fleet, day.first, autoscaling=day.autoscaling, seed=seed)
 
 
 def _outcome(name: str, run: Run, day: Day) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from yolastic_cli.simulate.days import START_S, Comparison
+from yolastic_cli.simulate.days import Comparison
 from yolastic_cli.simulate.factory import OBJECTIVE_S, PEAK_PER_S, Claim, Column, Factory
 
 
@@ -59,8 +59,8 @@ def show_day(found: Comparison, console: Console) -> None:
     console.print(
         f"{day.name}: {day.about}.\nSimulated device: {device.fixed_s * 1e3:g} ms + {device.per_image_s * 1e3:g} ms an image; "
         f"clients wait {day.objective_s * 1e3:g} ms, the objective; {found.images:,} images, seed {found.seed}.\n"
-        f"A worker is ready {START_S:g} s after its order. The worker's own state machines; the operator's own loop, every 5 s;\n"
-        "the others every 15 s, for the same workers with the same batches. HTTP and decoding take no time here.",
+        f"A worker is ready {day.start_s:g} s after its order. The worker's own state machines; the operator's own loop,\n"
+        "every 5 s; the others every 15 s, for the same workers with the same batches. HTTP and decoding take no time here.",
         highlight=False,
         soft_wrap=True,
     )

@@ -31,7 +31,7 @@ def scale_events(status: InferenceStatus, now_s: float, wall_s: float) -> tuple[
 
 
 def gave_up_s(status: InferenceStatus, now_s: float, wall_s: float) -> list[float]:
-    """When second workers were given up, for want of a place or to others, as the status tells; arguments as of `scale_events`."""
+    """When second workers were given up, for want of a place or to others, as the status tells; arguments: `scale_events`."""
     given_up = [one for one in status.autoscaling.decisions if one.reason in {NO_PLACE, GIVES_WAY} and not one.advice]
     times_s = [folding.seconds(one.time) for one in given_up]
     return [now_s - max(wall_s - time_s, 0.0) for time_s in times_s if time_s is not None]
