@@ -261,7 +261,40 @@ def test_a_restart_changes_nothing(world: Any) -> None:
         it.run(30)
     assert it.cluster.calls == []
     assert len(it.cluster.events) == events
-    assert len(it.cluster.statuses) <= written + 5 * 2
+    assert len(it.cluster.statuses) == written
+
+
+def test_what_is_counted_anew_after_a_restart_writes_nothing_and_what_stays_unknown_is_told(world: Any) -> None:
+    it = world(autoscaling={"minReplicas": 2, "maxReplicas": 8})
+    it.cluster.demand_per_s, images = 0.5 * CAPACITY_PER_S, [0.0]
+
+    def counted(seconds: float, *, by_the_workers: bool = True) -> None:
+        for _ in range(round(seconds / 5)):
+            images[0] += 5 * it.cluster.demand_per_s / 2
+            count = round(images[0]) if by_the_workers else None
+            for fake in it.cluster.workers.values():
+                fake.state_change = lambda state: state.model_copy(
+                    update={"load": state.load.model_copy(update={"demand_images": count})}  # noqa: B023
+                )
+            it.run(0)  # one turn
+            it.now_s += 5
+
+    def told() -> str:
+        return str(next(step["text"] for step in it.status["autoscaling"]["explanation"] if step["about"] == "Forecast"))
+
+    counted(300)
+    assert told() == "demand does not rise beyond its noise"
+    written = len(it.cluster.statuses)
+    for _ in range(3):
+        it.restart()
+        counted(120)
+    assert len(it.cluster.statuses) == written
+
+    it.restart()
+    counted(55, by_the_workers=False)
+    assert len(it.cluster.statuses) == written
+    counted(15, by_the_workers=False)
+    assert told().startswith("not known")
 
 
 def test_restarts_do_not_begin_the_rates_of_scaling_anew(world: Any) -> None:

@@ -16,6 +16,8 @@ LOAD_SIGMAS: Final = 5.0
 """Nor is one that chance alone may have moved: so many standard deviations of the difference of two Poisson counts."""
 _PASSING: Final = re.compile(r"(?<=: )(?:WithinTolerance|SurvivorsTooBusy|LastWorker)$|; it grows to .*$")
 """Words that come and go with the noise of a load, or of learned times, while nothing changes."""
+_UNKNOWN: Final = "not known"
+"""In the text of a step whose figures are still being counted."""
 _LOAD: Final = re.compile(r"told of (\d+) images/s and (\d+) queued")
 """As the explanation says it."""
 
@@ -29,6 +31,15 @@ def same_but_for_explanation(one: InferenceStatus, other: InferenceStatus) -> bo
 def same_explanation(one: InferenceStatus, other: InferenceStatus) -> bool:
     """The two explain with the same words and figures of the same source, whatever the numbers."""
     return _about(one.autoscaling.explanation) == _about(other.autoscaling.explanation) and _sources(one) == _sources(other)
+
+
+def knows_less(one: InferenceStatus, other: InferenceStatus) -> bool:
+    """The first says `not known` where the second tells something, and else the same: so it is for a while after a restart."""
+    now, before = _about(one.autoscaling.explanation), _about(other.autoscaling.explanation)
+    if [about for about, _ in now] != [about for about, _ in before] or _sources(one) != _sources(other):
+        return False
+    differ = [told for (_, told), (_, was) in zip(now, before, strict=True) if told != was]
+    return bool(differ) and all(_UNKNOWN in told for told in differ)
 
 
 def same_load(one: InferenceStatus, other: InferenceStatus) -> bool:

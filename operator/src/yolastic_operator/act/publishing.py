@@ -13,6 +13,8 @@ from yolastic_operator.model import Ref
 
 MOST_UNTOLD: Final = 20
 """Events that wait to be posted; of more the oldest are let go."""
+COUNTED_S: Final = 60.0
+"""After a restart demand is counted anew for half a minute: that something is not known is told when it stays so for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Publishing:
         self._complaints = complaints
         self._pace = pace
         self._written_s: float | None = None
+        self._less_s: float | None = None
+        """Since when less is known than what was written tells."""
         self._untold: tuple[Event, ...] = ()
         """Events that are still to be posted, oldest first."""
         self.last: InferenceStatus | None = None
@@ -48,18 +52,26 @@ class Publishing:
     async def publish(self, status: InferenceStatus, now_s: float) -> None:
         """Write the status if it is worth it, and post the events that are to be told; `now_s` of a clock that is never set."""
         last, self.last = self.last, status
-        if self._is_news(last, status, math.inf if self._written_s is None else now_s - self._written_s):
+        if self._is_news(last, status, now_s):
             await self._write(status, now_s)
         await self._post()
 
-    def _is_news(self, last: InferenceStatus | None, status: InferenceStatus, since_s: float) -> bool:
+    def _is_news(self, last: InferenceStatus | None, status: InferenceStatus, now_s: float) -> bool:
+        since_s = math.inf if self._written_s is None else now_s - self._written_s
         if since_s <= self._pace.ages_s and news.same_but_for_explanation(status, self.written):
             # Other words that come to the same are told once they have held for a turn: a gust is gone by then.
             passing = last is not None and not news.same_explanation(status, last)
-            same = news.same_explanation(status, self.written) and news.same_load(status, self.written)
-            if passing or same:
+            if passing or (self._tells_the_same(status, now_s) and news.same_load(status, self.written)):
                 return False
         return since_s >= self._pace.numbers_s or not news.same_but_for_numbers(status, self.written)
+
+    def _tells_the_same(self, status: InferenceStatus, now_s: float) -> bool:
+        same = news.same_explanation(status, self.written)
+        if same or not news.knows_less(status, self.written):
+            self._less_s = None
+            return same
+        self._less_s = now_s if self._less_s is None else self._less_s
+        return now_s - self._less_s < COUNTED_S
 
     async def _write(self, status: InferenceStatus, now_s: float) -> None:
         try:
