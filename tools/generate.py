@@ -75,12 +75,20 @@ def values_schema(text: str) -> str:
     """
     spec = crd.runtime_crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     # The image comes from the values of the worker when it is left out.
-    schema = _for_values({key: value for key, value in spec.items() if key != "required"})
+    schema = _for_values({key: value for key, value in spec.items() if key != "required"}) | _SIMULATED
     body = json.dumps(schema, indent=2).replace("\n", "\n    ")
     found, count = _RUNTIME_SPEC.subn(lambda _: f'    "runtimeSpec": {body}', text)
     if count != 1:
         raise ValueError(f"{VALUES_SCHEMA} has {count} places for the spec of a runtime, not 1")
     return found
+
+
+_SIMULATED = {
+    "if": {"properties": {"backend": {"const": "Simulated"}}, "required": ["backend"]},
+    "then": {"required": ["simulate"]},
+    "else": {"not": {"required": ["simulate"]}},
+}
+"""A rule of the CRD in its own language (CEL): the API server would find it broken when all the rest is installed."""
 
 
 def _for_values(schema: dict[str, Any]) -> dict[str, Any]:

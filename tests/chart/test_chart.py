@@ -284,7 +284,7 @@ def test_names_of_releases_stay_what_they_were(render: Render, release: str, nam
     documents = render(release=release)
     assert the_only(documents, "Deployment")["metadata"]["name"] == name
     assert the_only(documents, "ServiceAccount")["metadata"]["name"] == name
-    assert the_only(documents, "ClusterRole")["metadata"]["name"] == f"yolastic-system-{name}"
+    assert the_only(documents, "ClusterRole")["metadata"]["name"] == f"yolastic-system:{name}"
     assert the_only(documents, "Service")["metadata"]["name"] == f"{name}-metrics"
 
 
@@ -316,6 +316,14 @@ def test_names_of_releases_stay_what_they_were(render: Render, release: str, nam
         ("--set", "runtimes.cpu.spec.resources.limits.memory=lots"),
         ("--set-json", 'runtimes.cuda.spec.tolerations=[{"key":"a","effect":"Never"}]'),
         ("--set-json", 'runtimes={"Not A Name":{"enabled":true,"spec":{}}}'),
+        ("--set-json", 'runtimes={"a..b":{"enabled":true,"spec":{}}}'),
+        ("--set", "runtimes.cpu.spec.simulate=fixed_ms=20"),
+        ("--set", "runtimes.cpu.spec.backend=Simulated"),
+        ("--set", "runtimes.cuda.spec.acceleratorResource="),
+        ("--set", "runtimes.cuda.spec.acceleratorResource=gpu"),
+        ("--set", "runtimes.cuda.spec.acceleratorMemory=-1"),
+        ("--set", "operator.image.digest=latest"),
+        ("--set", f"worker.image.digest=sha256:{'0' * 64}"),
     ],
     ids=lambda arguments: arguments[1][:80],
 )
@@ -323,6 +331,20 @@ def test_values_that_mean_nothing_are_refused(run_helm: RunHelm, arguments: tupl
     done = run_helm("template", "demo", str(CHART), "--kube-version", "1.34.0", *arguments)
     assert done.returncode != 0
     assert "values don't meet the specifications of the schema" in done.stderr
+
+
+def test_the_operator_s_image_may_be_named_by_its_digest(render: Render) -> None:
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    pod = the_only(render("--set", f"operator.image.digest={digest},operator.image.tag=x"), "Deployment")["spec"]["template"][
+        "spec"
+    ]
+    assert pod["containers"][0]["image"] == f"yolastic-operator@{digest}"
+
+
+def test_what_is_cluster_wide_of_two_releases_never_meets(render: Render) -> None:
+    one, other = render("--namespace", "a-b", release="c"), render("--namespace", "a", release="b-c")
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        assert the_only(one, kind)["metadata"]["name"] != the_only(other, kind)["metadata"]["name"]
 
 
 def test_every_value_is_known_to_the_schema_and_explained() -> None:

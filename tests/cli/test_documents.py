@@ -60,6 +60,14 @@ def test_api_keys_stand_in_a_secret_of_the_same_file(tmp_path: Path) -> None:
     assert load(write(tmp_path, text)).api_keys == {"clients": KEYS}
 
 
+def test_a_field_that_is_null_is_not_there_as_for_the_api_server(tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").touch()
+    spec = load(write(tmp_path, f"{GOOD}  batching:\n  runtime: null\n  autoscaling: {{maxReplicas: 2, fallback: null}}\n")).spec
+    assert (spec.batching.max_size, spec.runtime) == (32, "cpu")
+    assert spec.autoscaling is not None
+    assert spec.autoscaling.fallback.policy == "Hold"
+
+
 BAD: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "must hold exactly one YoloInference, not 0"),
     "a list": ("- 1\n- 2\n", "must be a mapping with apiVersion, kind, metadata and spec"),
@@ -114,7 +122,10 @@ BAD: dict[str, tuple[str | bytes, str]] = {
         "apiVersion: must be yolastic.dev/v1alpha1, not v2",
     ),
     "no model at all": (f"{HEAD}spec: {{replicas: 1}}\n", "spec.model: Field required"),
-    "a model that is none": (f"{HEAD}spec: {{model: [1]}}\n", "spec.model: Input should be a valid dictionary"),
+    "a model that is none": (f"{HEAD}spec: {{model: [1]}}\n", "spec.model: Input should be an object"),
+    "text for a number": (f"{GOOD}  replicas: '1'\n", "spec.replicas: Input should be a valid integer"),
+    "yes for a number": (f"{GOOD}  replicas: true\n", "spec.replicas: Input should be a valid integer"),
+    "a key that is a date": (f"{GOOD}  2026-01-01: 1\n", "spec: cannot be written as JSON"),
 }
 
 

@@ -184,6 +184,27 @@ def test_nothing_to_explain_is_one_sentence(
     assert told.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"a: [1,\nb: }", b"- 1\n- 2\n", b"text", b"\xff\x00", b"clusters: 3\ncontexts: []\n",
+     b"current-context: a\ncontexts: [{name: a, context: {cluster: c, user: u}}]\nusers: [{name: u, user: {}}]\n"
+     b"clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1', certificate-authority-data: '!!!'}}]\n"],
+)  # fmt: skip
+def test_a_kubeconfig_that_is_none_is_one_sentence(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "config.yaml"
+    broken.write_bytes(content)
+    for arguments in ([], ["--kubeconfig", str(broken)]):
+        monkeypatch.setenv("KUBECONFIG", str(broken))
+        assert beside(STATUS, "explain", "line", *arguments) == 2
+        told = capsys.readouterr()
+        assert told.out == ""
+        assert told.err.startswith("yolastic: ")
+        assert "usable kubeconfig" in told.err
+        assert told.err.count("\n") == 1
+
+
 def test_one_that_was_killed_is_not_found_and_cleared_away(tmp_path: Path) -> None:
     folder = tmp_path / "yolastic"
     folder.mkdir(0o700)

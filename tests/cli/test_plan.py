@@ -159,11 +159,26 @@ def test_bad_input_is_one_sentence_and_exit_2(capsys, monkeypatch, arguments, se
             {"model": ModelState(sha256="0" * 64, task="Detect", names=[], input_width=1, input_height=1, precision="FP32")},
             "runs another model (000000000000, not ",
         ),
+        ({"device": "cpu"}, "says nothing of this plan: it runs on cpu, not cuda"),
     ],
 )
 def test_a_measurement_of_something_else_is_not_taken(capsys, tmp_path, fields, sentence):
     assert main(["plan", str(MODEL), "--measured", state(tmp_path, **fields)]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_nor_is_one_of_another_size_or_precision(capsys, tmp_path):
+    asked = ["plan", str(MODEL), "--measured", state(tmp_path), "--input-size", "640x640", "--precision", "FP16"]
+    assert main(asked) == 2
+    assert "it runs on 320x320, not 640x640 and FP32, not FP16" in capsys.readouterr().err
+
+
+def test_a_simulated_measurement_says_so(capsys, tmp_path):
+    told = state(tmp_path, device="simulated", backend="Simulated", simulated="20 ms a batch")
+    assert main(["plan", str(MODEL), "--measured", told]) == 0
+    assert "an image, not of a device: a worker simulates it (20 ms a batch)" in capsys.readouterr().out
+    assert main(["plan", str(MODEL), "--measured", told, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["simulated"] == "20 ms a batch"
 
 
 def test_a_reader_that_has_read_enough_is_no_error():

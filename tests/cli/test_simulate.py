@@ -180,10 +180,14 @@ def test_planned_sizes_follow_the_rate():
 
 
 def test_the_command_prints_the_table_or_json(capsys):
-    assert main(["simulate", "factory", "--hour", "1s", "--json"]) in (0, 1)
+    assert main(["simulate", "factory", "--hour", "2s", "--json"]) in (0, 1)
     told = json.loads(capsys.readouterr().out)
     assert [column["name"] for column in told["columns"]] == ["fixed batch 1", "fixed batch 32", "elastic 1..32"]
     assert told["columns"][1]["needed"] is None
     assert main(["simulate", "nowhere"]) == 2
     assert main(["simulate", "factory", "--hour", "2h"]) == 2
-    assert "from 1s to 1h" in capsys.readouterr().err
+    assert "from 2s to 1h" in capsys.readouterr().err
+    assert main(["simulate", "spike", "--hour", "5s"]) == 2
+    assert "--hour is for the scenario factory" in capsys.readouterr().err
+    assert main(["simulate", "spike", "--seed", "-1"]) == 2
+    assert "-1 is not a seed from 0 to 4294967295" in capsys.readouterr().err

@@ -10,9 +10,9 @@
 {{- if regexMatch "^[0-9]" $name }}r{{ end }}{{ $name }}
 {{- end }}
 
-{{/* Name of what is cluster-wide: two releases in two namespaces do not meet. */}}
+{{/* Name of what is cluster-wide: two releases in two namespaces do not meet, since no name of either has a colon. */}}
 {{- define "yolastic.clusterName" -}}
-{{ .Release.Namespace }}-{{ include "yolastic.operator" . }}
+{{ .Release.Namespace }}:{{ include "yolastic.operator" . }}
 {{- end }}
 
 {{- define "yolastic.labels" -}}

@@ -1,6 +1,7 @@
 """Reads the YAML that `yolastic up` is given: one YoloInference, and the YoloRuntimes and Secrets it may name."""
 
 import base64
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,10 +156,23 @@ def _mapping(document: Mapping[str, Any], field: str) -> Mapping[str, Any]:
 
 
 def _validated(where: str, model: type[_Model], data: Any, root: str = "spec") -> _Model:
+    """As the API server takes it: no text for a number, and a field that is null is not there."""
     try:
-        return model.model_validate(data)
+        return model.model_validate_json(json.dumps(_without_nulls(data), default=str), strict=True)
     except ValidationError as error:
         raise CliError(f"{where}: {describe(error, root)}") from error
+    except (TypeError, ValueError, RecursionError) as error:
+        raise CliError(f"{where}: {root}: cannot be written as JSON") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    match value:
+        case dict():
+            return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+        case list():
+            return [_without_nulls(item) for item in value]
+        case _:
+            return value
 
 
 def _with_absolute_uri(spec: Mapping[str, Any], path: Path) -> Mapping[str, Any]:

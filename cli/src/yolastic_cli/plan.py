@@ -82,14 +82,17 @@ def run(arguments: argparse.Namespace) -> int:
     except NotPlannable as error:
         raise CliError(f"{arguments.model.name} cannot be planned: {error}") from error
     sha256 = hashlib.sha256(content).hexdigest()
-    fit = None if arguments.measured is None else _measured(arguments.measured, sha256)
+    state = None if arguments.measured is None else _measured(arguments.measured, planned, sha256)
+    fit = None if state is None else state.memory.fit
     report = _report(arguments, planned, sha256, fit)
+    if state is not None and state.simulated is not None:
+        report["simulated"] = state.simulated
     print(json.dumps(report, indent=2) if arguments.json else _text(report, planned, fit))
     return 0
 
 
-def _measured(file: Path, sha256: str) -> Fit:
-    """The memory fit of a worker that runs this model."""
+def _measured(file: Path, planned: Plan, sha256: str) -> WorkerState:
+    """What a worker says that has measured the memory of this model, run as it is planned."""
     try:
         state = WorkerState.model_validate_json(file.read_bytes())
     except OSError as error:
@@ -100,7 +103,13 @@ def _measured(file: Path, sha256: str) -> Fit:
         raise CliError(f"{file}: this worker had not measured its memory yet")
     if state.model.sha256 != sha256:
         raise CliError(f"{file}: this worker runs another model ({state.model.sha256[:12]}, not {sha256[:12]})")
-    return state.memory.fit
+    model = state.model
+    ran = (state.device, f"{model.input_width}x{model.input_height}", model.precision)
+    asked = (planned.device, f"{planned.width}x{planned.height}", planned.precision)
+    if state.simulated is None and ran != asked:
+        told = " and ".join(f"{one}, not {other}" for one, other in zip(ran, asked, strict=True) if one != other)
+        raise CliError(f"{file}: what this worker measured says nothing of this plan: it runs on {told}")
+    return state
 
 
 def _report(arguments: argparse.Namespace, planned: Plan, sha256: str, fit: Fit | None) -> dict[str, Any]:
@@ -148,7 +157,9 @@ def _text(report: dict[str, Any], planned: Plan, fit: Fit | None) -> str:
         cells = [_mib(row[key]) for key in ("weightsBytes", "activationsBytes", "ioBytes", "totalBytes")]
         over = "  over the budget" if row["fits"] is False else ""
         lines.append(f"{row['images']:>6} " + " ".join(f"{cell:>12}" for cell in cells) + over)
-    known = "measured by a worker" if fit is not None else "the terms below added up"
+    known = "the terms below added up" if fit is None else "measured by a worker"
+    if "simulated" in report:
+        known = f"not of a device: a worker simulates it ({report['simulated']})"
     lines += ["", f"total = {_mib(report['fixedBytes'])} + {_mib(report['perImageBytes'])} an image, {known}"]
     for term in planned.terms:
         replaced = fit is not None and term.known == "prior"

@@ -8,7 +8,10 @@ from pydantic.alias_generators import to_camel
 INT32_MAX: Final = 2**31 - 1
 INT64_MAX: Final = 2**63 - 1
 
-DnsName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+_LABELS: Final = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+DnsName = Annotated[str, Field(pattern=f"^{_LABELS}$", max_length=253)]
+ExtendedResource = Annotated[str, Field(pattern=rf"^{_LABELS}/[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$", max_length=253)]
+"""As device plugins name what they offer, such as `nvidia.com/gpu`."""
 PositiveInt32 = Annotated[int, Field(ge=1, le=INT32_MAX)]
 NonNegativeInt32 = Annotated[int, Field(ge=0, le=INT32_MAX)]
 NonNegativeInt64 = Annotated[int, Field(ge=0, le=INT64_MAX)]

@@ -15,7 +15,8 @@ from yolastic_contract.names import CONTROL_SECRET_SUFFIX
 from yolastic_contract.quantity import Quantity
 
 Task = Literal["Detect"]
-URI_PATTERN = r"^(https?://[^\s/?#@]+/\S+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/\S+|file:///\S+)$"
+# Of the characters of a URI (RFC 3986: ASCII alone): what white space is, regular expressions do not agree upon.
+URI_PATTERN = r"^(https?://[!\"$-.0->A-~]+/[!-~]+|pvc://[a-z0-9]([-a-z0-9.]*[a-z0-9])?/[!-~]+|file:///[!-~]+)$"
 RolloutStrategy = Literal["Auto", "RollingUpdate", "Recreate"]
 _NO_CONTROL_SECRET = f"a Secret whose name ends in {CONTROL_SECRET_SUFFIX} holds control tokens, which go to no server of models"
 Replicas = Annotated[int, Field(ge=0, le=1000)]

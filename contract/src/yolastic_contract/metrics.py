@@ -73,12 +73,15 @@ DESIRED_REPLICAS: Final = Metric("yolastic_operator_desired_replicas", "gauge", 
 RECOMMENDED_REPLICAS: Final = Metric(
     "yolastic_operator_recommended_replicas",
     "gauge",
-    "Workers the decision comes to, after windows, rates and bounds; mode Active orders them.",
+    "Workers the decision comes to, after windows, rates and bounds (the status's advisedReplicas or desiredReplicas).",
     _OBJECT,
 )
 READY_REPLICAS: Final = Metric("yolastic_operator_ready_replicas", "gauge", "Workers ready.", _OBJECT)
 OPERATOR_BATCH_CEILING: Final = Metric(
-    "yolastic_operator_batch_ceiling", "gauge", "Granted batch ceiling and its bounds.", (*_OBJECT, "bound")
+    "yolastic_operator_batch_ceiling",
+    "gauge",
+    "Batch ceiling (effective; in mode Advisory the one Active would grant) and its bounds.",
+    (*_OBJECT, "bound"),
 )
 DECISIONS: Final = Metric(
     "yolastic_operator_decisions_total",
@@ -87,7 +90,10 @@ DECISIONS: Final = Metric(
     (*_OBJECT, "reason"),
 )
 OBSERVATION_AGE: Final = Metric(
-    "yolastic_operator_observation_age_seconds", "gauge", "Age of the newest sample a decision used.", (*_OBJECT, "source")
+    "yolastic_operator_observation_age_seconds",
+    "gauge",
+    "Age of the newest sample a decision used; +Inf: there is none.",
+    (*_OBJECT, "source"),
 )
 TURN_SECONDS: Final = Metric("yolastic_operator_turn_seconds", "histogram", "Length of a turn.", _OBJECT, _TURNS)
 LEADER: Final = Metric(

@@ -67,6 +67,7 @@ Quantity = Annotated[
         {
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": _PATTERN,
+            "minimum": 0,  # the pattern is not for integers
             "x-kubernetes-int-or-string": True,
             "maxLength": 32,
         }

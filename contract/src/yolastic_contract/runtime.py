@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from yolastic_contract.base import DnsName, NonNegativeInt64, Resource, cel, refuse_unless
+from yolastic_contract.base import DnsName, ExtendedResource, NonNegativeInt64, Resource, cel, refuse_unless
 from yolastic_contract.quantity import Quantity
 
 _HOST_LABEL = "[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -64,7 +64,7 @@ class RuntimeSpec(Resource):
     """The ONNX Runtime device; a worker that does not get it does not start."""
     simulate: Annotated[str, Field(max_length=512)] | None = None
     """For Simulated only: `fixed_ms=20,per_image_ms=1,memory_fixed_mib=600,memory_per_image_mib=60,memory_limit_mib=4096`."""
-    accelerator_resource: Annotated[str, Field(max_length=253)] | None = None
+    accelerator_resource: ExtendedResource | None = None
     """The extended resource a worker asks one of, for example nvidia.com/gpu; omitted: none is requested."""
     accelerator_memory: Quantity | None = None
     """Memory of the device, when it cannot be asked."""

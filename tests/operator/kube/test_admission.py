@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from yolastic_contract import names
 from yolastic_contract.inference import InferenceSpec
@@ -155,3 +156,52 @@ def test_the_server_takes_no_name_that_leads_out_of_the_namespace(api_server: An
     status, answer = api_server.request("POST", path, body | {"spec": spec})
     assert status in {400, 422}, answer
     assert api_server.request("POST", path, body | {"spec": {"model": MODELS["http"]}})[0] == 201, "the rest of it is right"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"memory": {"limit": -5}},
+        {"autoscaling": {"maxReplicas": 2, "behavior": {"scaleUp": {"tolerance": -1}}}},
+        {"model": {**MODELS["http"], "uri": "https://models/a\u00a0b.onnx"}},
+        {"model": {**MODELS["http"], "uri": "https://models/a\u3000b.onnx"}},
+        {"model": {**MODELS["http"], "uri": "https://mod\u2028els/m.onnx"}},
+        {"model": {**MODELS["http"], "uri": "https://models/a\vb.onnx"}},
+        {"model": {**MODELS["http"], "credentialsSecretName": "a..b"}},
+        {"runtime": "a.-b"},
+    ],
+    ids=json.dumps,
+)
+def test_what_the_operator_refuses_the_server_does_not_take(api_server: Any, namespace: str, spec: dict[str, Any]) -> None:
+    """Else the person who wrote it reads that the resource definitions are of another version."""
+    full = {"model": MODELS["http"]} | spec
+    with pytest.raises(ValidationError):
+        InferenceSpec.model_validate(full)
+    path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.INFERENCE_PLURAL}?dryRun=All"
+    body = {"apiVersion": names.API_VERSION, "kind": names.INFERENCE_KIND, "metadata": {"name": "weld"}, "spec": full}
+    status, answer = api_server.request("POST", path, body)
+    assert status == 422, answer
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"acceleratorMemory": -1},
+        {"resources": {"requests": {"cpu": -1}}},
+        {"acceleratorResource": ""},
+        {"acceleratorResource": "bad resource!"},
+        {"acceleratorResource": "gpu"},
+    ],
+    ids=json.dumps,
+)
+def test_nor_a_runtime(api_server: Any, spec: dict[str, Any]) -> None:
+    full = {"image": "worker"} | spec
+    with pytest.raises(ValidationError):
+        RuntimeSpec.model_validate(full)
+    path = f"/apis/{names.API_VERSION}/{names.RUNTIME_PLURAL}?dryRun=All"
+    body = {"apiVersion": names.API_VERSION, "kind": names.RUNTIME_KIND, "metadata": {"name": "gpu"}, "spec": full}
+    status, answer = api_server.request("POST", path, body)
+    assert status == 422, answer
+    assert (
+        api_server.request("POST", path, body | {"spec": {"image": "worker", "acceleratorResource": "nvidia.com/gpu"}})[0] == 201
+    )

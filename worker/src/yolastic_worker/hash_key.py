@@ -22,6 +22,10 @@ def hash_key(
         WorkerFailure: BadConfiguration.
     """
     line_to, key_to = line_to or sys.stdout, key_to or sys.stderr
+    if ":" in settings.name:
+        raise WorkerFailure(
+            "BadConfiguration", f"--name {settings.name}: a name has no colon, which parts the fields of the line"
+        )
     key = _read(source or sys.stdin.buffer) if settings.from_stdin else _make()
     parts = (settings.name, digest_of(key).hex(), settings.rate_per_s, settings.daily_quota)
     try:

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as error:
         raise CliError(f"the demo needs the examples folder of a checkout: {error}") from error
     picture = arguments.picture or Path("runs") / f"demo-{datetime.now():%Y%m%d-%H%M%S}.png"
+    _check_place(picture)
     console = Console()
     console.print(
         "The example detector finds shapes in images. Its answers here are its own (ONNX Runtime on this CPU); their pace is a\n"
@@ -68,6 +70,18 @@ def run(arguments: argparse.Namespace) -> int:
 
     draw(result, "One day in a hundred seconds: load, workers, batches and latency (simulated accelerator)", picture)
     return _summarise(result, inference, picture, console)
+
+
+def _check_place(picture: Path) -> None:
+    """Before the day is played, not after it."""
+    if picture.suffix != ".png":
+        raise CliError(f"--picture {picture}: is not the name of a PNG, which ends in .png")
+    try:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CliError(f"--picture {picture}: cannot be written: {error.strerror}") from error
+    if picture.is_dir() or not os.access(picture if picture.exists() else picture.parent, os.W_OK):
+        raise CliError(f"--picture {picture}: cannot be written")
 
 
 async def _play(inference: LocalInference, images: Sequence[Any], console: Console) -> Run:

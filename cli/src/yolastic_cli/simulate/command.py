@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 
+from yolastic_cli.errors import CliError
 from yolastic_cli.simulate import own_day
 from yolastic_cli.up import duration
 
@@ -16,24 +17,30 @@ HELP = "the worker's and the operator's own rules on a fast clock, with a simula
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("scenario", choices=["factory", *SCENARIOS, "own"], help=f"factory: {FACTORY}; {CLOSED}")
-    parser.add_argument("--seed", type=int, default=7, help="of the arrivals; the same seed gives the same figures (default: 7)")
+    parser.add_argument("--seed", type=seed, default=7, help="of the arrivals; the same seed gives the same figures (default: 7)")
     parser.add_argument(
         "--hour",
         type=hour,
-        default="20s",
         metavar="TIME",
-        help="factory: simulated time for an hour of the day, 1s to 1h (default: 20s)",
+        help="factory: simulated time for an hour of the day, 2s to 1h (default: 20s)",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     own_day.configure(parser)
     parser.set_defaults(run=run)
 
 
+def seed(text: str) -> int:
+    """A number that the arrivals are drawn from."""
+    if not text.isdecimal() or int(text) >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"{text} is not a seed from 0 to {(1 << 32) - 1}")
+    return int(text)
+
+
 def hour(text: str) -> float:
     """Seconds an hour of the day takes."""
     hour_s = duration(text)
-    if not 1 <= hour_s <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not a time from 1s to 1h")
+    if not 2 <= hour_s <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not a time from 2s to 1h")
     return hour_s
 
 
@@ -44,11 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from yolastic_cli.simulate import days, factory, report  # noqa: PLC0415
 
+    if arguments.hour is not None and arguments.scenario != "factory":
+        raise CliError("--hour is for the scenario factory")
     own_day.check(arguments)
     console = Console(width=None if sys.stdout.isatty() else 120)
     found: factory.Factory | days.Comparison
     if arguments.scenario == "factory":
-        found = factory.play(arguments.seed, arguments.hour)
+        found = factory.play(arguments.seed, arguments.hour or hour("20s"))
     else:
         own = arguments.scenario == "own"
         day = days.Day("own", "a day of your own", **own_day.settings(arguments)) if own else days.DAYS[arguments.scenario]

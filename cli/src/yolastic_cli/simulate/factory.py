@@ -154,7 +154,7 @@ def claims(ones: Column, full: Column, elastic: Column) -> tuple[Claim, ...]:
         Claim("fixed batches of 1 need 7", ones.needed == 7),
         Claim("with fixed batches of 32 no number of devices suffices", full.needed is None),
         Claim("fixed batches of 32 take over 120 ms, and seconds at night", full.mean_s > 0.120 and full.night_s > 1.0),
-        Claim(f"at most half the device hours of fixed batches of 1: {share:.0%}", share <= 0.50),
+        Claim(f"at most half the device hours of fixed batches of 1: {share:.1%}", share <= 0.50),
     )
 
 

@@ -99,7 +99,9 @@ class KubernetesApi:
             raise ApiError(f"{verb} {path}: no answer within {limit_s:g} s", 0) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             self._count(verb, _NO_ANSWER)
-            raise ApiError(f"{verb} {path}: {' '.join(str(error).split()) or type(error).__name__}", 0) from error
+            why = "is no address of a server" if isinstance(error, aiohttp.InvalidURL) else ""
+            said = " ".join(f"{error} {why}".split()) or type(error).__name__
+            raise ApiError(f"{verb} {path}: {said}", 0) from error
         self._count(verb, str(response.status))
         return cast(Body, answer)
 
@@ -125,10 +127,11 @@ async def connect(count: Count, kubeconfig: str | None = None) -> AsyncIterator[
     configuration.connection_pool_maxsize = CONNECTIONS
     try:
         await _configure(configuration, kubeconfig)
-    except (ConfigException, OSError) as error:
+        client = ApiClient(configuration)
+    except Exception as error:  # the library takes a kubeconfig for what it should be, and fails anywhere on one that is not
         what = "no service account and no usable kubeconfig" if kubeconfig is None else f"{kubeconfig}: is no usable kubeconfig"
-        raise ClusterError(f"{what}: {' '.join(str(error).split())}") from error
-    client = ApiClient(configuration)
+        why = str(error) if isinstance(error, ConfigException | OSError | ValueError) else "it is not built as one"
+        raise ClusterError(f"{what}: {' '.join(why.split())[:400]}") from error
     try:
         yield KubernetesApi(client, count)
     finally:
