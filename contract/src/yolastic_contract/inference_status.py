@@ -10,6 +10,7 @@ from yolastic_contract.quantity import Quantity
 TASK_LENGTH: Final = 32
 SHA256_LENGTH: Final = 64
 KEPT_DECISIONS: Final = 5
+MOST_SCALE_EVENTS: Final = 32
 MOST_STEPS: Final = 16
 """Of an explanation."""
 STEP_LENGTH: Final = 512
@@ -132,6 +133,15 @@ class DecisionStatus(Resource):
     """True: what mode Active would have done; nothing was changed."""
 
 
+class ScaleEventStatus(Resource):
+    """One change of the number of workers."""
+
+    time: Timestamp
+    """When it was made."""
+    change: Annotated[int, Field(ge=-1000, le=1000)]
+    """Workers more; negative: fewer."""
+
+
 class ExplanationStep(Resource):
     """One step of the sum behind the present size and ceiling."""
 
@@ -158,6 +168,8 @@ class AutoscalingStatus(Resource):
     """The signals the decision rests on."""
     decisions: Annotated[list[DecisionStatus], Field(max_length=KEPT_DECISIONS)] = []
     """The last five, newest first."""
+    scale_events: Annotated[list[ScaleEventStatus], Field(max_length=MOST_SCALE_EVENTS)] = []
+    """Changes of size that a rate of `behavior` counted when the last was made, newest first: a restart goes on from them."""
     explained_time: Timestamp | None = None
     """When the explanation was written: it is written again when more than ages and noise changes, at most every 30 s for figures
     alone. A load that moved by less than a quarter is noise."""

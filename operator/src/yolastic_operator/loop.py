@@ -13,7 +13,7 @@ from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import status as folding
 from yolastic_operator.act import workload
 from yolastic_operator.act.ceilings import to_send
-from yolastic_operator.act.changes import Changes, gave_up_s, reason_of, scale_events, written
+from yolastic_operator.act.changes import Changes, gave_up_s, reason_of, scale_events, still_counted, written
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
 from yolastic_operator.act.publishing import Pace, Publishing
@@ -36,7 +36,7 @@ from yolastic_operator.policy import leased, rollout, second
 from yolastic_operator.policy.accounts import Accounts
 from yolastic_operator.policy.conditions import refused
 from yolastic_operator.policy.decide import decide
-from yolastic_operator.policy.places import Places, lacking
+from yolastic_operator.policy.places import Places, lacking, placed
 from yolastic_operator.policy.workers import is_serving, waits_for_memory
 from yolastic_operator.telemetry import NoTelemetry, Telemetry
 
@@ -198,7 +198,7 @@ class Loop:
         wanted_by = self._places.wanted_by(self._ref, kind, now_s)
         decision = decide(observation, facts.spec, runtime, self._policy, now_s, wanted_by)
         self._policy = decision.state
-        self._places.tell(self._ref, kind, lacking(observation, decision), now_s)
+        self._places.tell(self._ref, kind, lacking(observation, decision), placed(observation), now_s)
         leases = self._accounts.turn(
             self._ref, observation, leased.wants(decision, facts.spec, runtime), self._monotonic(), facts.now_s
         )
@@ -261,7 +261,12 @@ class Loop:
         if resized.failure is not None:
             trouble.append(ConditionUpdate("ScalingActive", "False", "ScaleFailed", resized.failure))
         done = written(observation, decision, resized, leased_to)
-        status = folding.fold(previous, replace(facts, conditions=trouble, changes=changes, scaled=resized.ordered, written=done))
+        rules = facts.spec.autoscaling
+        events = rules and still_counted(previous.autoscaling.scale_events, changes, rules.behavior, facts.now_s)
+        facts = replace(
+            facts, conditions=trouble, changes=changes, scaled=resized.ordered, written=done, scale_events=events or []
+        )
+        status = folding.fold(previous, facts)
         self._tell(observation, decision, status, changes)
         await self._publish(status)
         busy = unconfirmed or resized.waiting or rebalancing

@@ -297,6 +297,121 @@ def test_what_is_counted_anew_after_a_restart_writes_nothing_and_what_stays_unkn
     assert told().startswith("not known")
 
 
+@pytest.mark.parametrize("up", [True, False])
+def test_a_restart_knows_of_more_changes_than_the_status_tells_decisions(world: Any, up: bool) -> None:
+    slowly = {"policies": [{"type": "Pods", "value": 8, "periodSeconds": 1800}]}
+    behavior = {"scaleUp": slowly} if up else {"scaleDown": {"stabilizationWindowSeconds": 0, **slowly}}
+    bounds = {"maxReplicas": 40, "secondWorkerLoadPercent": 100, "forecast": "None"}
+    it = world(autoscaling={**bounds, "behavior": behavior})
+    it.cluster.demand_per_s = (1 if up else 25) * 0.79 * CAPACITY_PER_S
+    it.run(2400)
+    top = it.cluster.replicas
+    for step in range(1, 15):
+        it.cluster.demand_per_s = (top + step if up else top - step - 1) * (0.79 if up else 0.6) * CAPACITY_PER_S
+        it.run(80)
+        if step == 10:
+            assert it.cluster.replicas == top + (8 if up else -8)
+            it.restart()
+    assert it.cluster.replicas == top + (8 if up else -8)
+
+
+def test_a_new_worker_of_a_rollout_is_no_supply_for_more_load(world: Any) -> None:
+    rules = {"maxReplicas": 8, "secondWorkerLoadPercent": 100}
+    it = world(autoscaling=rules)
+    it.cluster.demand_per_s = 0.5 * CAPACITY_PER_S
+    it.run(120)
+    it.cluster.start_s = 600
+    it.change(autoscaling=rules, model={"uri": "https://models/other.onnx", "sha256": "1" * 64})
+    it.run(20)
+    it.cluster.demand_per_s = 1.6 * CAPACITY_PER_S
+    it.run(10)
+    assert it.cluster.replicas == 2
+
+
+@pytest.mark.parametrize("missed", ["one", "all"])
+def test_an_answer_missed_now_and_then_does_not_begin_a_window_anew(world: Any, missed: str) -> None:
+    it = world(autoscaling={"maxReplicas": 10, "secondWorkerLoadPercent": 100})
+    it.cluster.demand_per_s = 6 * 0.79 * CAPACITY_PER_S
+    it.run(400)
+    assert it.cluster.replicas == 6
+    it.cluster.demand_per_s = 1.2 * CAPACITY_PER_S
+    for turn in range(1, 100):
+        if turn % 48 == 0:
+            workers = list(it.cluster.workers.values())
+            for fake in workers if missed == "all" else workers[:1]:
+                fake.broken = "no answer within 2 s"
+        it.run(0)
+        for fake in it.cluster.workers.values():
+            fake.broken = None
+        it.now_s += 5
+    assert it.cluster.replicas == 2
+
+
+def test_nor_a_window_of_growth(world: Any) -> None:
+    waits = {"scaleUp": {"stabilizationWindowSeconds": 60}}
+    it = world(autoscaling={"maxReplicas": 8, "secondWorkerLoadPercent": 100, "behavior": waits})
+    it.run(120)
+    it.cluster.demand_per_s = 2.5 * CAPACITY_PER_S
+    for turn in range(1, 16):
+        for fake in it.cluster.workers.values():
+            fake.broken = "no answer within 2 s" if turn % 11 == 0 else None
+        it.run(0)
+        it.now_s += 5
+    assert it.cluster.replicas == 4
+
+
+@pytest.mark.parametrize(("fault", "load", "reason"), [("scale", 2.5, "LoadAboveTarget"), ("drain", 0.3, "LoadBelowTarget")])
+def test_a_change_that_fails_at_first_is_told_with_the_reason_it_was_decided_for(
+    world: Any, fault: str, load: float, reason: str
+) -> None:
+    it = world(autoscaling={"maxReplicas": 8, "secondWorkerLoadPercent": 100})
+    it.cluster.demand_per_s = (0.5 if fault == "scale" else 4 * 0.79) * CAPACITY_PER_S
+    it.run(400)
+    it.cluster.demand_per_s = load * CAPACITY_PER_S
+    it.cluster.faults[fault] = ClusterError("reset") if fault == "scale" else WorkerError("reset")
+    before = it.cluster.replicas
+    it.run_until(lambda: it.loop._policy.desired_replicas != before, 900)
+    it.run(5)
+    it.cluster.faults.clear()
+    it.run(60)
+    assert it.cluster.replicas != before
+    assert it.status["autoscaling"]["decisions"][0]["reason"] == reason
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"fallback": {"policy": "Static", "replicas": 1}},
+        {"fallback": {"policy": "AtLeast", "replicas": 1}, "mode": "Advisory"},
+        {"mode": "Paused"},
+        {},
+    ],
+)
+def test_an_outage_in_which_nothing_changes_writes_nothing(world: Any, rules: dict[str, Any]) -> None:
+    it = world(autoscaling={"maxReplicas": 8, "secondWorkerLoadPercent": 100, **rules})
+    it.run(120)
+    for fake in it.cluster.workers.values():
+        fake.broken = "no answer within 2 s"
+    it.run(400)
+    written = len(it.cluster.statuses)
+    it.run(1800)
+    assert len(it.cluster.statuses) == written
+
+
+def test_in_another_mode_nobody_waits_for_those_that_drain(world: Any) -> None:
+    rules = {"maxReplicas": 8, "secondWorkerLoadPercent": 100}
+    it = world(autoscaling=rules)
+    it.cluster.demand_per_s = 4 * 0.79 * CAPACITY_PER_S
+    it.run(400)
+    it.cluster.drain_s = 50
+    it.cluster.demand_per_s = 1.2 * CAPACITY_PER_S
+    it.run_until(lambda: bool(it.cluster.told("drain")))
+    it.change(autoscaling={**rules, "mode": "Advisory"})
+    it.cluster.demand_per_s = 0.5 * CAPACITY_PER_S
+    it.run(900)
+    assert it.status["autoscaling"]["advisedReplicas"] == 1
+
+
 def test_restarts_do_not_begin_the_rates_of_scaling_anew(world: Any) -> None:
     slowly = {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 600}]}
     it = world(autoscaling={"minReplicas": 1, "maxReplicas": 8, "behavior": {"scaleUp": slowly}})

@@ -210,7 +210,7 @@ def test_a_pause_amid_a_drain_sends_nothing_and_the_drained_are_replaced_after_i
     assert (it.cluster.replicas, it.ready) == (3, 2)
     progressing = it.condition("Progressing")
     assert (progressing["status"], progressing["reason"]) == ("False", "Paused")
-    assert progressing["message"] == "2 of 3 workers ready, 1 drained before: replaced once the mode is Active again"
+    assert progressing["message"] == "2 of 3 workers ready, 1 drained before: removed or replaced once the mode is Active again"
     it.change(autoscaling=ELASTIC)
     it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
     it.run_until(lambda: it.ready == 3)

@@ -7,10 +7,11 @@ import pytest
 
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.state import WorkerState
+from yolastic_operator.cluster.base import WorkerError
 from yolastic_operator.cluster.fake import FakeCluster
 from yolastic_operator.loop import Loop, LoopSettings
 from yolastic_operator.model import Ref
-from yolastic_operator.policy.places import HEARD_S, PATIENCE_S, Places
+from yolastic_operator.policy.places import FORGET_S, HEARD_S, PATIENCE_S, Places
 
 CAPACITY_PER_S = 32 / 0.052
 
@@ -144,33 +145,72 @@ def test_a_reserve_does_not_give_way_to_a_reserve_nor_what_load_needs_to_anybody
 
 def test_another_kind_of_device_helps_nobody_and_silence_is_no_want() -> None:
     places, weld, paint = Places(), Ref("plant", "weld"), Ref("plant", "paint")
-    places.tell(paint, "nvidia.com/gpu", 1, 0.0)
+    places.tell(paint, "nvidia.com/gpu", 1, 0, 0.0)
     assert places.wanted_by(weld, "nvidia.com/gpu", HEARD_S) == "plant/paint"
     assert places.wanted_by(paint, "nvidia.com/gpu", 0.0) == ""
     assert places.wanted_by(weld, "amd.com/gpu", 0.0) == places.wanted_by(weld, None, 0.0) == ""
     assert places.wanted_by(weld, "nvidia.com/gpu", HEARD_S + 1) == ""
-    places.tell(paint, "nvidia.com/gpu", 1, HEARD_S + 1)
+    places.tell(paint, "nvidia.com/gpu", 1, 0, HEARD_S + 1)
     assert places.wanted_by(weld, "nvidia.com/gpu", HEARD_S + 1) == "plant/paint"
-    places.tell(paint, "nvidia.com/gpu", 0, 1.0)
-    assert places.wanted_by(weld, "nvidia.com/gpu", 1.0) == ""
-    places.tell(paint, "nvidia.com/gpu", 1, 2.0)
+    places.tell(paint, "nvidia.com/gpu", 0, 1, HEARD_S + 2)
+    assert places.wanted_by(weld, "nvidia.com/gpu", HEARD_S + 2) == ""
+    places.tell(paint, "nvidia.com/gpu", 1, 1, HEARD_S + 3)
+    assert places.wanted_by(weld, "nvidia.com/gpu", HEARD_S + 3) == "plant/paint"
     places.forget(paint)
-    assert places.wanted_by(weld, "nvidia.com/gpu", 2.0) == ""
+    assert places.wanted_by(weld, "nvidia.com/gpu", HEARD_S + 3) == ""
 
 
 def test_who_fits_nowhere_costs_the_others_their_reserve_only_for_a_while() -> None:
     places, weld, paint = Places(), Ref("plant", "weld"), Ref("plant", "paint")
 
-    def wanted(lacking: int, from_s: float, to_s: float) -> list[bool]:
+    def wanted(lacking: int, placed: int, from_s: float, to_s: float) -> list[bool]:
         found = []
         for now_s in range(int(from_s), int(to_s), 5):
-            places.tell(paint, None, lacking, float(now_s))
+            places.tell(paint, None, lacking, placed, float(now_s))
             found.append(places.wanted_by(weld, None, float(now_s)) != "")
         return found
 
-    assert sum(wanted(2, 0.0, 1000.0)) == PATIENCE_S / 5 + 1
-    assert not any(wanted(1, 1000.0, 1100.0)), "fewer is nothing new"
-    assert all(wanted(2, 1100.0, 1300.0)), "one more is"
+    assert sum(wanted(2, 1, 0.0, 1000.0)) == PATIENCE_S / 5 + 1
+    assert not any(wanted(1, 1, 1000.0, 1100.0)), "fewer is nothing new"
+    assert not any(wanted(2, 1, 1100.0, 1200.0)), "nor is as many again: it waited in vain"
+    assert not any(wanted(0, 1, 1200.0, 1100.0 + FORGET_S))
+    assert not any(wanted(2, 1, 1100.0 + FORGET_S, 1200.0 + FORGET_S)), "nor after a calm"
+    assert all(wanted(1, 2, 2000.0, 2200.0)), "it was helped: what it lacks now is another"
+
+
+def test_a_need_that_comes_and_goes_is_waited_for_as_long_as_one_that_stays() -> None:
+    places, weld, paint = Places(), Ref("plant", "weld"), Ref("plant", "paint")
+    waited = 0
+    for now_s in range(0, 7200, 5):
+        places.tell(paint, None, (now_s // 240) % 2, 1, float(now_s))
+        waited += places.wanted_by(weld, None, float(now_s)) != ""
+    assert waited == PATIENCE_S / 5 + 1
+
+
+def test_a_need_long_after_another_is_waited_for_anew() -> None:
+    places, weld, paint = Places(), Ref("plant", "weld"), Ref("plant", "paint")
+    for now_s in range(0, 1000, 5):
+        places.tell(paint, None, 1, 1, float(now_s))
+    for now_s in range(1000, 1000 + int(FORGET_S) + 10, 5):
+        places.tell(paint, None, 0, 1, float(now_s))
+    places.tell(paint, None, 1, 1, 1010.0 + FORGET_S)
+    assert places.wanted_by(weld, None, 1010.0 + FORGET_S) == "plant/paint"
+
+
+def test_a_reserve_that_gave_way_is_told_so_though_its_drain_failed_at_first_and_a_restart_knows_it(two: Plant) -> None:
+    two.add("paint")
+    two.load("paint", 0.1)
+    two.clusters["weld"].faults["drain"] = WorkerError("connection reset")
+    two.run(10)
+    two.clusters["weld"].faults.clear()
+    two.run(100)
+    assert two.reasons("weld")[0] == "GivesWay"
+    two.places, clock = Places(), lambda: two.now_s
+    for name, cluster in two.clusters.items():
+        settings = LoopSettings(turn_s=5.0, control_timeout_s=0.05)
+        two.loops[name] = Loop(cluster, Ref("plant", name), settings, monotonic=clock, wall=clock, places=two.places)
+    two.run(300)
+    assert two.clusters["weld"].replicas == 1
 
 
 def test_one_that_fits_nowhere_does_not_end_a_reserve_for_ever(two: Plant) -> None:

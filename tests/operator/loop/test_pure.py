@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yolastic_contract.behavior import Behavior
 from yolastic_contract.inference import InferenceSpec
-from yolastic_contract.inference_status import Condition, DecisionStatus, ExplanationStep, InferenceStatus
+from yolastic_contract.inference_status import (
+    MOST_SCALE_EVENTS,
+    Condition,
+    DecisionStatus,
+    ExplanationStep,
+    InferenceStatus,
+    ScaleEventStatus,
+)
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_contract.state import ModelState, WorkerState
 from yolastic_operator.act import ceilings, changes, events, news, rolling, shrink
@@ -499,15 +507,35 @@ def test_a_size_keeps_its_words_while_it_moves_within_noise(mebibytes: int | Non
 
 
 def test_which_changes_of_size_a_restart_goes_on_from() -> None:
-    """Oldest first; advice moved nothing, nor did another ceiling; one of a time to come is of a clock that was set since."""
-    told = (
-        change("1970-01-01T00:02:00Z", 4, 3),
-        change("1970-01-01T00:01:00Z", 4, 9, advice=True),
-        change("1970-01-01T00:00:55Z", 4, 4, batchFrom=8, batchTo=16),
-        change("1970-01-01T00:00:50Z", 2, 4),
-    )
-    events = changes.scale_events(status_with(decisions=told), now_s=1000.0, wall_s=60.0)
-    assert events == (ScaleEvent(990.0, 2), ScaleEvent(1000.0, -1))
+    """Oldest first; one of a time to come is of a clock that was set since."""
+    told = [scaled("1970-01-01T00:02:00Z", -1), scaled("1970-01-01T00:00:50Z", 2), scaled("never", 1)]
+    plain = InferenceStatus()
+    status = plain.model_copy(update={"autoscaling": plain.autoscaling.model_copy(update={"scale_events": told})})
+    assert changes.scale_events(status, now_s=1000.0, wall_s=60.0) == (ScaleEvent(990.0, 2), ScaleEvent(1000.0, -1))
+
+
+def scaled(time: str, change: int) -> ScaleEventStatus:
+    return ScaleEventStatus(time=time, change=change)
+
+
+def test_what_rates_count_is_kept_for_as_long_as_they_do_and_advice_or_a_ceiling_is_none_of_it() -> None:
+    slow = Behavior.model_validate({"scaleUp": {"policies": [{"type": "Pods", "value": 1, "periodSeconds": 600}]}})
+    before = [scaled("1970-01-01T00:05:00Z", 1), scaled("1970-01-01T00:04:50Z", -1), scaled("1970-01-01T00:00:10Z", 1)]
+    nothing = [change("1970-01-01T00:11:00Z", 4, 9, advice=True), change("1970-01-01T00:11:00Z", 4, 4, batchFrom=8, batchTo=16)]
+    assert changes.still_counted(before, nothing, slow, wall_s=660.0) is before
+    found = changes.still_counted(before, [*nothing, change("1970-01-01T00:11:00Z", 4, 6)], slow, wall_s=660.0)
+    assert found == [scaled("1970-01-01T00:11:00Z", 2), scaled("1970-01-01T00:05:00Z", 1)]
+
+
+def test_of_too_many_the_oldest_are_counted_as_one_and_never_as_less() -> None:
+    slow = Behavior.model_validate({"scaleUp": {"policies": [{"type": "Pods", "value": 90, "periodSeconds": 1800}]}})
+    kept: list[ScaleEventStatus] = []
+    for second in range(50):
+        told = change(f"1970-01-01T00:00:{second:02}Z", second, second + 1)
+        kept = changes.still_counted(kept, [told], slow, wall_s=float(second))
+    assert len(kept) == MOST_SCALE_EVENTS
+    assert sum(event.change for event in kept) == 50
+    assert kept[-1] == scaled("1970-01-01T00:00:18Z", 19)
 
 
 def test_second_workers_that_were_given_up_are_known_again() -> None:

@@ -61,7 +61,7 @@ def test_paused_holds_the_size_even_outside_the_bounds_and_the_ceiling_there_is(
         assert result.ceiling.tiers == Tiers(2, 8)
         assert result.ceiling.message.startswith("held at ceiling 8, base 2; ceiling 32, base 8")
         assert told(result, "ScalingActive") == ("False", "Paused")
-    assert texts(result, "Mode") == ["Paused: 5 workers held, 3 would be wanted"]
+    assert texts(result, "Mode") == ["Paused: 5 workers held, 2 would be wanted"]
 
 
 def test_paused_after_advisory_holds_what_was_granted_not_what_was_advised():

@@ -1,15 +1,18 @@
 """What a turn tells of its decision: changes of size and ceiling, advice, and what was sent. Each is told once. Pure."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from yolastic_contract.inference_status import DecisionStatus, InferenceStatus
+from yolastic_contract.behavior import Behavior
+from yolastic_contract.inference_status import MOST_SCALE_EVENTS, DecisionStatus, InferenceStatus, ScaleEventStatus
 from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.ceilings import pending, to_send
 from yolastic_operator.act.effects import Resized
 from yolastic_operator.model import Decision, Observation, ScaleEvent
+from yolastic_operator.policy.behavior import event_period_s
 from yolastic_operator.policy.second import GIVES_WAY, NO_PLACE
 from yolastic_operator.policy.workers import count
 
@@ -18,16 +21,48 @@ ADVICE_EVERY_S: Final = 60.0
 
 
 def scale_events(status: InferenceStatus, now_s: float, wall_s: float) -> tuple[ScaleEvent, ...]:
-    """The last changes of size that a status tells, oldest first: a restart does not begin the rates of scaling anew.
+    """The changes of size that a status tells, oldest first: a restart does not begin the rates of scaling anew.
 
     `now_s` is the clock of the events; `wall_s`, Unix time, is the same moment.
     """
     events = []
-    for decision in reversed(status.autoscaling.decisions):
-        time_s = folding.seconds(decision.time)
-        if time_s is not None and decision.to != decision.from_ and not decision.advice:
-            events.append(ScaleEvent(now_s - max(wall_s - time_s, 0.0), decision.to - decision.from_))
+    for event in reversed(status.autoscaling.scale_events):
+        time_s = folding.seconds(event.time)
+        if time_s is not None and event.change:
+            events.append(ScaleEvent(now_s - max(wall_s - time_s, 0.0), event.change))
     return tuple(events)
+
+
+def still_counted(
+    before: list[ScaleEventStatus], told: list[DecisionStatus], behavior: Behavior | None, wall_s: float
+) -> list[ScaleEventStatus]:
+    """The changes of size that rates count, newest first, with what was told in this turn, oldest first.
+
+    Without a new one they stay as they are: that one is of no account any more is no news.
+    """
+    new = [ScaleEventStatus(time=one.time, change=one.to - one.from_) for one in told if one.to != one.from_ and not one.advice]
+    if not new:
+        return before
+    kept = [event for event in before if _age_s(event, wall_s) <= event_period_s(event.change, behavior)]
+    events = [*reversed(new), *kept]
+    while len(events) > MOST_SCALE_EVENTS:
+        _merge_oldest(events)
+    return events
+
+
+def _age_s(event: ScaleEventStatus, wall_s: float) -> float:
+    time_s = folding.seconds(event.time)
+    return math.inf if time_s is None else wall_s - time_s
+
+
+def _merge_oldest(events: list[ScaleEventStatus]) -> None:
+    """Two of one direction become one at the later time: it counts for longer than one of them, never for less."""
+    for later in range(len(events) - 2, -1, -1):
+        one, other = events[later], events[later + 1]
+        if one.change * other.change > 0:
+            events[later : later + 2] = [one.model_copy(update={"change": max(min(one.change + other.change, 1000), -1000)})]
+            return
+    events.pop()
 
 
 def gave_up_s(status: InferenceStatus, now_s: float, wall_s: float) -> list[float]:
@@ -45,6 +80,8 @@ class Changes:
         newest = next((decision for decision in status.autoscaling.decisions if decision.advice), None)
         self._advised = newest.to if newest is not None and status.autoscaling.advised_replicas == newest.to else None
         self._advised_s: float | None = None
+        self._wanted: tuple[int, str, str] | None = None
+        """The size wanted, with the reason and the words with which it came to be wanted."""
 
     def of(
         self, decision: Decision, size: int, *, moved: tuple[int, int] | None, now_s: float, wall_s: float
@@ -60,8 +97,10 @@ class Changes:
         """
         told = self._ceiling_change(decision, size, wall_s)
         replicas = decision.replicas
+        if self._wanted is None or self._wanted[0] != replicas.desired or size == replicas.desired:
+            self._wanted = replicas.desired, replicas.reason, replicas.message
         if moved is not None:
-            told.append(_change(wall_s, *moved, replicas.reason, replicas.message))
+            told.append(_change(wall_s, *moved, *self._wanted[1:]))
         if replicas.advised in {None, size}:
             self._advised = None  # there is no advice now: the same one later is another
         elif replicas.advised is not None and replicas.advised != self._advised and self._may_advise(now_s):

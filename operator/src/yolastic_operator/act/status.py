@@ -25,6 +25,7 @@ from yolastic_contract.inference_status import (
     MemoryStatus,
     MetricStatus,
     ModelStatus,
+    ScaleEventStatus,
 )
 from yolastic_contract.metrics import LOAD_RATIO
 from yolastic_contract.names import worker_labels
@@ -67,6 +68,8 @@ class Facts:
     """Beside those of the decision, and instead of them where they name the same type."""
     changes: Sequence[DecisionStatus] = ()
     """Changes of size or ceiling that this turn made, oldest first."""
+    scale_events: Sequence[ScaleEventStatus] = ()
+    """Changes of size that rates still count, newest first."""
     scaled: bool = False
     """A new size was ordered."""
     written: str = ""
@@ -295,6 +298,7 @@ def _autoscaling(previous: AutoscalingStatus, facts: Facts, decision: Decision) 
         limited_by=replicas.limited_by,
         metrics=metrics,
         decisions=[*reversed(facts.changes), *previous.decisions][:KEPT_DECISIONS],
+        scale_events=list(facts.scale_events),
         explained_time=timestamp(facts.now_s),
         explanation=[_step(step) for step in (*decision.explanation, Step("Written", facts.written))][:MOST_STEPS],
     )

@@ -127,6 +127,14 @@ def remember_recommendation(
     return History((*kept, Recommendation(now_s, recommended, reserve)), history.scale_events)
 
 
+def remember_hold(history: History, current: int, behavior: Behavior | None, now_s: float) -> History:
+    """The history after a step that knows too little to ask for anything: it asks for nothing, until no window knows better."""
+    kept = tuple(past for past in history.recommendations if past.time_s >= now_s - longest_window_s(behavior))
+    if all(past.replicas == current for past in kept):
+        kept = (Recommendation(now_s, current),)
+    return History(kept, history.scale_events)
+
+
 def remember_scale(history: History, change: int, behavior: Behavior | None, now_s: float) -> History:
     """The history with this step's change of size; it takes the place of the last outdated event of its direction.
 
@@ -136,7 +144,7 @@ def remember_scale(history: History, change: int, behavior: Behavior | None, now
     if change == 0:
         return history
     event, events = ScaleEvent(now_s, change), list(history.scale_events)
-    cutoff_s = now_s - _event_period_s(change, behavior)
+    cutoff_s = now_s - event_period_s(change, behavior)
     outdated = [i for i, past in enumerate(events) if past.change * change > 0 and past.time_s < cutoff_s]
     if outdated:
         events[outdated[-1]] = event
@@ -203,7 +211,8 @@ def _changed(events: tuple[ScaleEvent, ...], period_s: float, now_s: float, *, s
     return sum(abs(event.change) for event in events if event.change * sign > 0 and event.time_s > cutoff_s)
 
 
-def _event_period_s(change: int, behavior: Behavior | None) -> float:
+def event_period_s(change: int, behavior: Behavior | None) -> float:
+    """How far back rates see a change of this direction, seconds."""
     if behavior is None:
         return SYNC_PERIOD_S
     rules = _rules(behavior.scale_up, _UP) if change > 0 else _rules(behavior.scale_down, _DOWN)

@@ -184,12 +184,11 @@ def fallback_active(spec: InferenceSpec, replicas: ReplicaDecision) -> Condition
         return _update(kind, "True", "MetricOutage", replicas.message)
     if replicas.lost_for_s is None:
         return _update(kind, "False", "NotNeeded", "the size rests on figures, or nobody serves yet")
-    outage = f"no figures for {replicas.lost_for_s:.0f} s"
     if spec.autoscaling.mode == "Paused":
-        return _update(kind, "False", "Paused", f"{outage}; the size is held all the same")
+        return _update(kind, "False", "Paused", "there are no figures; the size is held all the same")
     fallback = spec.autoscaling.fallback
-    rule = f"{fallback.policy} applies after {fallback.failure_duration_seconds} s"
-    return _update(kind, "False", "Waiting", f"{outage}; {rule}")
+    rule = f"{fallback.policy} applies after {fallback.failure_duration_seconds} s without"
+    return _update(kind, "False", "Waiting", f"there are no figures; {rule}")
 
 
 def progressing(observation: Observation, spec: InferenceSpec, replicas: ReplicaDecision) -> ConditionUpdate:
@@ -210,7 +209,8 @@ def progressing(observation: Observation, spec: InferenceSpec, replicas: Replica
         return _update("Progressing", "True", reason, f"{told}; {waits}")
     draining = sum(is_draining(view) for view in observation.workers)
     if serving < replicas.desired <= serving + draining and spec.autoscaling is not None and spec.autoscaling.mode != "Active":
-        told = f"{serving} of {count(replicas.desired)} ready, {draining} drained before: replaced once the mode is Active again"
+        later = "removed or replaced once the mode is Active again"
+        told = f"{serving} of {count(replicas.desired)} ready, {draining} drained before: {later}"
         return _update("Progressing", "False", spec.autoscaling.mode, told + why)
     if serving < replicas.desired:
         return _update("Progressing", "True", "ScalingUp", f"{serving} of {count(replicas.desired)} ready{why}")

@@ -274,6 +274,8 @@ class _Figures:
             return "EnoughStarting"
         if self.pods.missing:
             return "PartialMetrics"
+        if ratio > 1.0 and len(self.serving) < self.current:
+            return "EnoughOrdered"
         if ratio > 1.0:
             return "WithinTolerance"  # it is, without what is counted twice
         return "SurvivorsTooBusy" if self.current > 1 else "LastWorker"
@@ -283,7 +285,8 @@ def _figures(workers: Sequence[WorkerView], current: int, autoscaling: Autoscali
     serving = [view for view in workers if is_serving(view)]
     fresh = [(view, view.load_ratio.value) for view in serving if isinstance(view.load_ratio, Fresh)]
     values = tuple(round(ratio * 1000) for _, ratio in fresh)
-    unready = sum(is_starting(view) for view in workers)
+    # One that starts in the place of another, in a rollout, is no supply for more load.
+    unready = min(sum(is_starting(view) for view in workers), max(current - len(serving), 0))
     return _Figures(current, autoscaling, serving, fresh, PodMetrics(values, len(serving) - len(fresh), unready))
 
 

@@ -34,12 +34,15 @@ def stand_in(proposal: Proposal, autoscaling: Autoscaling, current: int, lost_fo
         return _noted(proposal, f"does not begin before a worker serves; {rule}")
     if lost_for_s < fallback.failure_duration_seconds:
         return _noted(proposal, f"no figures for {lost_for_s:.0f} s; {rule}")
-    said = f"no figures for {lost_for_s:.0f} s, fallback {fallback.policy}"
+    outage = f"no figures for {lost_for_s:.0f} s"
     if fallback.policy == "Hold" or fallback.replicas is None:
-        return _noted(replace(proposal, message=f"{proposal.message}, by fallback Hold,"), f"{said}: holding {count(current)}")
+        told = f"{outage}, fallback Hold: holding {count(current)}"
+        return _noted(replace(proposal, message=f"{proposal.message}, by fallback Hold,"), told)
     wanted = fallback.replicas if fallback.policy == "Static" else max(current, fallback.replicas)
-    message = f"{said} {fallback.replicas}: {count(wanted)}"
-    steps = (*proposal.steps, Step("Fallback", message))
+    said = f"fallback {fallback.policy} {fallback.replicas}: {count(wanted)}"
+    # Without the seconds so far, which move every turn: a condition says the same until something changes.
+    message = f"no figures for more than {fallback.failure_duration_seconds} s, {said}"
+    steps = (*proposal.steps, Step("Fallback", f"{outage}, {said}"))
     return Proposal(wanted, f"Fallback{fallback.policy}", message, measured=False, steps=steps)
 
 

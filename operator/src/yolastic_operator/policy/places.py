@@ -18,6 +18,9 @@ HEARD_S: Final = 30.0
 PATIENCE_S: Final = 300.0
 """Who has waited for so long is not helped by what others gave up, seconds."""
 
+FORGET_S: Final = 600.0
+"""A need that has been over for so long is another when it comes again, seconds."""
+
 Kind = str | None
 """Extended resource of the device; None: a CPU."""
 
@@ -25,10 +28,14 @@ Kind = str | None
 @dataclass(frozen=True, slots=True)
 class _Want:
     kind: Kind
-    lacking: int
-    since_s: float
-    """Since it lacks so many."""
+    placed: int
+    """Workers with a place: one more, and it was helped."""
+    waited_s: float
+    """In all, since it was helped last."""
+    needed_s: float
+    """When it lacked one last."""
     told_s: float
+    is_lacking: bool
 
 
 class Places:
@@ -37,13 +44,17 @@ class Places:
     def __init__(self) -> None:
         self._waiting: dict[tuple[str, str], _Want] = {}
 
-    def tell(self, ref: Ref, kind: Kind, lacking: int, now_s: float) -> None:
-        """How many workers an inference lacks for want of a place."""
+    def tell(self, ref: Ref, kind: Kind, lacking: int, placed: int, now_s: float) -> None:
+        """How many workers an inference lacks for want of a place, and how many have one."""
         key = ref.namespace, ref.name
         before = self._waiting.pop(key, None)
-        if lacking > 0:
-            since_s = before.since_s if before and before.kind == kind and before.lacking >= lacking else now_s
-            self._waiting[key] = _Want(kind, lacking, since_s, now_s)
+        if before is not None and (before.kind != kind or placed > before.placed or now_s - before.needed_s > FORGET_S):
+            before = None
+        if before is None and lacking <= 0:
+            return
+        waited_s = 0.0 if before is None else before.waited_s + (now_s - before.told_s) * before.is_lacking
+        needed_s = now_s if before is None or lacking > 0 else before.needed_s
+        self._waiting[key] = _Want(kind, placed, waited_s, needed_s, now_s, lacking > 0)
 
     def wanted_by(self, ref: Ref, kind: Kind, now_s: float) -> str:
         """Another inference that waits for a device of this kind; empty: none does."""
@@ -51,7 +62,11 @@ class Places:
         waiting = (
             one
             for one, want in self._waiting.items()
-            if one != key and want.kind == kind and now_s - want.told_s <= HEARD_S and now_s - want.since_s <= PATIENCE_S
+            if one != key
+            and want.is_lacking
+            and want.kind == kind
+            and now_s - want.told_s <= HEARD_S
+            and want.waited_s <= PATIENCE_S
         )
         return "/".join(min(waiting, default=()))
 
@@ -62,10 +77,14 @@ class Places:
 
 def lacking(observation: Observation, decision: Decision) -> int:
     """Workers that are needed and have no place; a reserve is no need, nor is what a window still holds."""
-    there = [view.worker for view in observation.workers if not is_leaving(view)]
-    homeless = sum(worker.unschedulable for worker in there)
+    homeless = sum(view.worker.unschedulable for view in observation.workers if not is_leaving(view))
     replicas = decision.replicas
     needed = replicas.desired
     if replicas.recommended is not None and decision.mode == "Active":  # else the size is the user's
         needed = replicas.recommended - replicas.reserve
-    return max(min(max(needed, replicas.fewest), replicas.desired) - (len(there) - homeless), 0) if homeless else 0
+    return max(min(max(needed, replicas.fewest), replicas.desired) - placed(observation), 0) if homeless else 0
+
+
+def placed(observation: Observation) -> int:
+    """Workers that have a place and do not leave it."""
+    return sum(not view.worker.unschedulable for view in observation.workers if not is_leaving(view))

@@ -126,13 +126,14 @@ def _autoscaled(  # noqa: PLR0917 - one step of a sum
     held_s: float | None,
     now_s: float,
 ) -> Sized:
-    proposal = _while_shrinking(asked, current, observation)
+    # In the other modes nobody removes those that drain: they would be waited for in vain.
+    proposal = _while_shrinking(asked, current, observation) if autoscaling.mode == "Active" else asked
     if proposal.replicas is None:
         message = f"{proposal.message} {count(current)}"
         held = ReplicaDecision(current, None, proposal.reason, message, active=False, steps=proposal.steps)
         # Kubernetes remembers nothing here; the first figures after an outage longer than every window, often those of clients
         # that are only coming back, then take all workers but one in a single step.
-        return Sized(held, rules.remember_recommendation(history, current, autoscaling.behavior, now_s))
+        return Sized(held, rules.remember_hold(history, current, autoscaling.behavior, now_s))
     if proposal.gives_way:
         history = rules.without_reserve(history)
     clamped = rules.clamp(
@@ -144,9 +145,12 @@ def _autoscaled(  # noqa: PLR0917 - one step of a sum
         history=history,
         now_s=now_s,
     )
-    # What is held for a moment is not wanted: remembered, it would hold the size for a whole window more.
+    # What is held for a moment is not wanted: remembered, it would hold the size for a whole window more, and each time anew.
     remembered = proposal.replicas if asked.replicas is None else asked.replicas
-    history = rules.remember_recommendation(history, remembered, autoscaling.behavior, now_s, asked.reserve)
+    if asked.reason in {"PartialMetrics", "FleetUnconfirmed"}:
+        history = rules.remember_hold(history, current, autoscaling.behavior, now_s)
+    else:
+        history = rules.remember_recommendation(history, remembered, autoscaling.behavior, now_s, asked.reserve)
     decision = _decision(proposal, proposal.replicas, clamped, current, autoscaling)
     decision, held_s = _in_one_go(decision, current, autoscaling, history, held_s, now_s)
     return Sized(decision, history, shrink_held_s=held_s)
