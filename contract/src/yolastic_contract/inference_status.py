@@ -199,6 +199,6 @@ class InferenceStatus(Resource):
     autoscaling: AutoscalingStatus = AutoscalingStatus()
     conditions: Annotated[
         list[Condition],
-        Field(max_length=16, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
+        Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}),
     ] = []
-    """What holds and what does not; keyed by type."""
+    """What holds and what does not; keyed by type. The operator writes its own eight and leaves those of others alone."""

@@ -145,7 +145,18 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.execution.default_backoff = 5
     settings.persistence.finalizer = names.FINALIZER
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=names.GROUP)
-    settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=names.GROUP)
+    settings.persistence.diffbase_storage = _NoDiffBase()
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Nothing is kept, and an annotation of that name is read by nobody: no handler asks what changed since the last time."""
+
+    def fetch(self, *, body: kopf.Body) -> Any:
+        """Nothing."""
+        return
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: Any) -> None:
+        """Nowhere."""
 
 
 def _register_connection(registry: kopf.OperatorRegistry, deps: Deps) -> None:

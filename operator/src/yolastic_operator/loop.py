@@ -14,6 +14,7 @@ from yolastic_operator.act import status as folding
 from yolastic_operator.act import workload
 from yolastic_operator.act.ceilings import to_send
 from yolastic_operator.act.changes import Changes, gave_up_s, reason_of, scale_events, still_counted, written
+from yolastic_operator.act.children import Children
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
 from yolastic_operator.act.publishing import Pace, Publishing
@@ -22,13 +23,11 @@ from yolastic_operator.cluster.base import Cluster, ClusterError, RefusedError
 from yolastic_operator.model import (
     ConditionUpdate,
     Decision,
-    Fleet,
     Missing,
     Observation,
     PolicyState,
     Reading,
     Ref,
-    Workload,
 )
 from yolastic_operator.observe.observe import Observer
 from yolastic_operator.observe.prometheus import Prometheus
@@ -112,10 +111,7 @@ class Loop:
         """As the ledger said in the turn before."""
         self._waiting: frozenset[str] = frozenset()
         """Workers that waited for memory of a shared device then."""
-        self._ensured: tuple[Workload, int] | None = None
-        """What was applied last, and for which generation."""
-        self._ensured_s = 0.0
-        self._url: str | None = None
+        self._children = Children(cluster, ref, self._complaints, turn_s=settings.turn_s, every_s=settings.ensure_every_s)
         self._changes = Changes(InferenceStatus())
 
     async def turn(self, spec: InferenceSpec, generation: int, status: Mapping[str, Any]) -> float:
@@ -183,14 +179,9 @@ class Loop:
             waiting=self._waiting,
         )
         facts, runtime = replace(facts, spec=work.spec), work.runtime
-        try:
-            fleet = await self._ensure(work, facts.generation, fleet, previous)
-        except ClusterError as error:
-            self._complaints.add("apply", error)
-            if fleet.revision != work.revision or not any(worker.ready for worker in fleet.workers):
-                # Where this very revision serves, it serves on: then the log is enough until the next apply.
-                trouble.append(ConditionUpdate("Ready", "False", "ApplyFailed", str(error)))
-
+        first = _first_size(work.spec, previous)
+        fleet, refused_children = await self._children.ensure(work, facts.generation, fleet, first, self._monotonic())
+        trouble += refused_children
         self._complaints.keep({worker.name for worker in fleet.workers})
         observation = await self._observer.observe(fleet)
         # Windows and rates are spans of time: a wall clock that is set would stretch or skip them.
@@ -207,7 +198,7 @@ class Loop:
         await self._effects.lease(observation, leases.grants)
         decision = leased.with_leases(decision, leases)
         trouble += leased.trouble(leases)
-        facts = replace(facts, observation=observation, decision=decision, url=self._url)
+        facts = replace(facts, observation=observation, decision=decision, url=self._children.url)
         trouble += self._rolling.conditions(observation)
         pause_s = await self._act(previous, facts, observation, decision, trouble, leased_to=leases.grants)
         if leases.shared:  # a backlog must be seen at once: the burst is not the worker's to take
@@ -226,17 +217,6 @@ class Loop:
         except ClusterError as error:
             self._complaints.add("look", error)
             return None
-
-    async def _ensure(self, work: Workload, generation: int, fleet: Fleet, previous: InferenceStatus) -> Fleet:
-        key = (work, generation)
-        due = fleet.edited or self._monotonic() - self._ensured_s >= self._settings.ensure_every_s
-        if key == self._ensured and not due and fleet.revision == work.revision and fleet.replicas is not None:
-            return fleet
-        await self._cluster.ensure(work, _first_size(work.spec, previous))
-        self._url = await self._cluster.url(self._ref)
-        self._ensured, self._ensured_s = key, self._monotonic()
-        self._complaints.clear("apply")
-        return await self._cluster.fleet(self._ref)
 
     async def _act(
         self,

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from yolastic_operator.cluster import anew as module
-from yolastic_operator.cluster.anew import anew
+from yolastic_operator.cluster.anew import CONFLICT, anew
 
 GONE = {"type": "ERROR", "object": {"kind": "Status", "code": 410}}
 ADDED = b'{"type":"ADDED","object":{"note":"{\\"type\\":\\"ERROR\\""}}\n'
@@ -90,3 +90,17 @@ def test_an_error_within_a_watch_is_told_as_too_old(parts: Sequence[bytes], piec
 
 def test_what_broke_off_within_a_line_is_not_told() -> None:
     assert ask(WATCH, 200, [ADDED, ADDED[:20]]) == (200, ADDED)
+
+
+OBJECT = "/apis/yolastic.dev/v1alpha1/namespaces/a/yoloinferences/weld"
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_finalizer_that_a_policy_holds_is_tried_again(status: int) -> None:
+    assert ask(OBJECT, status, [b'{"message":"ValidatingAdmissionPolicy x denied request: not now"}'], "PATCH")[0] == 503
+
+
+@pytest.mark.parametrize("status", [200, 403, 404, 409, 422, 500])
+def test_a_conflict_and_all_else_is_kopfs(status: int) -> None:
+    conflict = json.dumps({"message": CONFLICT}).encode()
+    assert ask(OBJECT, status, [conflict], "PATCH")[0] == status

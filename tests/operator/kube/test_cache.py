@@ -98,6 +98,40 @@ def test_why_the_cluster_makes_no_pods(cache: FleetCache) -> None:
     assert (cache.fleet(REF) or Fleet(None, refusal="?")).refusal == ""
 
 
+def test_why_there_can_be_no_replica_set(cache: FleetCache) -> None:
+    """A worker that makes room is no help then."""
+    why = 'Failed to create new replica set "weld-1": exceeded quota: one, requested: count/replicasets.apps=1'
+    refused = {"type": "Progressing", "status": "False", "reason": "ReplicaSetCreateError", "message": why}
+    cache.fill(REF, deployment(2, 5) | {"status": {"conditions": [refused]}}, [], cache.changes(REF))
+    found = cache.fleet(REF) or Fleet(None)
+    assert (found.refusal, found.is_full) == (why, False)
+    late = refused | {"reason": "ProgressDeadlineExceeded"}
+    cache.put("deployment", deployment(2, 6) | {"status": {"conditions": [late]}})
+    assert (cache.fleet(REF) or Fleet(None, refusal="?")).refusal == ""
+
+
+def made_by(body: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    owner = {"kind": kind, "name": name, "controller": True}
+    labels = LABELS | {"pod-template-hash": "5d8f"}
+    return body | {"metadata": body["metadata"] | {"labels": labels, "ownerReferences": [owner]}}
+
+
+def test_pods_of_a_copy_are_nobodys_either(cache: FleetCache) -> None:
+    own, *others = (
+        made_by(pod("a", 10), "ReplicaSet", "weld-5d8f"),
+        made_by(pod("b", 11), "ReplicaSet", "weld-canary-5d8f"),
+        made_by(pod("c", 12), "StatefulSet", "weld"),
+        made_by(pod("d", 13), "ReplicaSet", "weld-6c7e"),
+    )
+    cache.fill(REF, deployment(1, 5), [own, *others], cache.changes(REF))
+    assert names_of(cache.fleet(REF)) == ["a"]
+    for other in others:
+        assert cache.put("pod", other) is None
+        assert cache.drop("pod", other) is None
+    assert cache.put("pod", own) == ("plant", "weld")
+    assert names_of(cache.fleet(REF)) == ["a"]
+
+
 def test_no_deployment_is_knowledge_too(cache: FleetCache) -> None:
     cache.fill(REF, None, [], cache.changes(REF))
     assert cache.fleet(REF) == Fleet(replicas=None)

@@ -802,6 +802,90 @@ def test_a_change_that_cannot_be_applied_is_told_though_the_old_serves(world: An
     assert it.condition("Ready")["status"] == "True"
 
 
+class ForbiddenError(ClusterError):
+    in_vain = True
+
+
+def test_a_child_that_may_not_be_made_is_told_in_every_turn_and_asked_for_ever_more_rarely(world: Any) -> None:
+    """The Service is gone, say: its workers serve, and nobody reaches them."""
+    it, asked = world(replicas=2), []
+    it.run(30)
+
+    async def ensure(workload: Any, replicas: int) -> None:
+        asked.append(it.now_s)
+        raise ForbiddenError("apply Service: 403 exceeded quota: services")
+
+    it.cluster.ensure = ensure
+    it.run(130)  # the next apply is due two minutes after the last
+    asked.clear()
+    written = len(it.cluster.statuses)
+    it.run(300)
+    assert len(it.cluster.statuses) == written, "nothing new"
+    assert it.condition("Ready")["reason"] == "ApplyFailed"
+    assert "exceeded quota: services" in it.condition("Ready")["message"]
+    assert 10 <= len(asked) <= 300 / (6 * 5) + 3
+    assert [event.reason for event in it.cluster.events].count("NotReady") == 1
+    del it.cluster.ensure
+    it.run(35)
+    assert it.condition("Ready")["status"] == "True"
+
+
+def test_another_spec_is_tried_at_once_though_the_one_before_was_refused(world: Any) -> None:
+    it = world(replicas=2)
+    it.cluster.faults["ensure"] = ForbiddenError("apply Deployment: 422 nodeSelector: invalid")
+    it.run(300)
+    del it.cluster.faults["ensure"]
+    it.change(replicas=2, objective={"latencyMilliseconds": 200})
+    it.run(0)
+    assert it.cluster.workers
+
+
+def test_beside_a_name_that_is_taken_what_serves_scales_on(world: Any) -> None:
+    it = world(autoscaling=ELASTIC)
+    it.run(30)
+    it.cluster.faults["ensure"] = RefusedError(
+        "NameTaken", "PodDisruptionBudget weld exists already and is not of this inference"
+    )
+    it.cluster.demand_per_s = 2.2 * CAPACITY_PER_S
+    it.run(180)
+    assert it.cluster.replicas == 3
+    assert it.condition("Ready")["reason"] == "NameTaken"
+    assert it.condition("ScalingActive")["status"] == "True"
+
+
+def test_while_a_change_is_refused_what_runs_says_nothing_of_it(world: Any) -> None:
+    it = world(replicas=2)
+    it.run(30)
+    it.cluster.faults["ensure"] = ForbiddenError("apply Deployment: 422 nodeSelector: invalid")
+    it.change(replicas=2, model={"uri": "https://models/other.onnx", "sha256": "1" * 64})
+    it.run(30)
+    told = {
+        kind: (it.condition(kind)["status"], it.condition(kind)["reason"]) for kind in ("Ready", "Progressing", "ModelLoaded")
+    }
+    assert told == {
+        "Ready": ("False", "ApplyFailed"),
+        "Progressing": ("False", "ApplyFailed"),
+        "ModelLoaded": ("Unknown", "ApplyFailed"),
+    }
+
+
+def test_conditions_of_others_are_theirs(world: Any) -> None:
+    it = world(replicas=1)
+    it.run(30)
+    verified = {
+        "type": "Verified",
+        "status": "False",
+        "reason": "Before",
+        "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    it.cluster.statuses[-1] = {**it.status, "conditions": [*it.status["conditions"], verified]}
+    it.restart()
+    it.change(replicas=2)
+    it.run(60)
+    assert "Verified" not in {condition["type"] for condition in it.status["conditions"]}
+
+
 def test_a_repair_that_fails_while_nobody_serves_is_told(world: Any) -> None:
     it = world(replicas=2)
     it.run(30)

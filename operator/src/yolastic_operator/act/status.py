@@ -192,10 +192,11 @@ def _conditions(previous: Iterable[Condition], facts: Facts) -> list[Condition]:
 
 
 def _merged(previous: Iterable[Condition], updates: Iterable[ConditionUpdate], generation: int, now_s: float) -> list[Condition]:
-    known = {condition.type: condition for condition in previous}
+    # Of others there may be some, too: they are theirs, and as they were when this operator began they would come back.
+    known = {condition.type: condition for condition in previous if condition.type in TYPES}
     known |= {update.type: _condition(known.get(update.type), update, generation, now_s) for update in updates}
     rank = {name: index for index, name in enumerate(TYPES)}
-    return sorted(known.values(), key=lambda item: (rank.get(item.type, len(rank)), item.type))
+    return sorted(known.values(), key=lambda item: rank[item.type])
 
 
 def _condition(before: Condition | None, update: ConditionUpdate, generation: int, now_s: float) -> Condition:

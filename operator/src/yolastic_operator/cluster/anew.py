@@ -4,6 +4,9 @@ kopf tries again after a lost connection and after 403, 429 and 5xx. Any other r
 so does any error within a watch but 410 (kopf 1.45, `_cogs/clients/watching.py`): pages of a list that the server has forgotten,
 a proxy that answers 400 or 408, a server that sends an internal error down a watch. Here a refused list becomes an answer that
 broke off, and a watch that was refused or failed one that was told 410. After either kopf lists everything and goes on.
+
+Its only patch is that of a finalizer. Every 422 to that it takes for an object that has changed meanwhile, and waits for the
+event of it; a 400 it gives up. When a policy or a webhook refused it, no event comes: that becomes a 503, which it tries again.
 """
 
 import asyncio
@@ -18,6 +21,8 @@ _LOG = logging.getLogger(__name__)
 
 PAUSE_S: Final = 1.0
 """Before what failed begins anew, seconds."""
+CONFLICT: Final = "the server rejected our request due to an error in our request"
+"""A patch whose test failed, and no more: the object has changed, and kopf is right to wait for the event."""
 _KOPFS: Final = frozenset({401, 403, 429})
 """Refusals that kopf knows what to do about."""
 _ERROR: Final = b'{"type":"ERROR"'
@@ -31,6 +36,8 @@ async def anew(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) 
         ClientPayloadError: a list was refused.
     """
     response = await send(request)
+    if request.method == "PATCH":
+        return await _again(request, response)
     is_watch, is_list = "watch" in request.url.query, "limit" in request.url.query  # a discovery is neither
     if not (is_watch or is_list):
         return response
@@ -45,6 +52,15 @@ async def anew(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) 
         response.status = 200
     if is_watch and response.status == 200:
         response.content = cast(aiohttp.StreamReader, _Lines(response.content, what, is_refused=is_refused))
+    return response
+
+
+async def _again(request: aiohttp.ClientRequest, response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+    if response.status in {400, 422}:
+        said = await response.text()
+        if CONFLICT not in said:
+            _LOG.warning("patch of %s: answered %d; tried again: %s", request.url.path, response.status, said[:500])
+            response.status = 503
     return response
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_contract.state import CeilingGrant, WorkerState
 from yolastic_operator.model import Fleet, Ref, Worker, Workload
+
+NAME_TAKEN: Final = "NameTaken"
+"""Reason of a refusal: a child's name is somebody else's."""
 
 
 class ClusterError(Exception):

@@ -30,7 +30,9 @@ class DeploymentView:
     record: str
     unplaced: int = 0
     refusal: str = ""
-    """Why its ReplicaSet can make no pod, as the Deployment controller passes it on."""
+    """Why its ReplicaSet can make no pod, or there can be no ReplicaSet, as the Deployment controller passes it on."""
+    is_full: bool = False
+    """A quota has no room for one more pod: one that makes room would help."""
 
 
 @dataclass(slots=True)
@@ -97,7 +99,8 @@ class FleetCache:
         if deployment is not None:
             _keep_deployment(listed, deployment)
         for pod in pods:
-            _keep_pod(listed, pod)
+            if _is_of(ref.name, pod):
+                _keep_pod(listed, pod)
         if self.changes(ref) == changes:
             self._children[_key(ref)] = listed
             self._with_workers = None
@@ -157,17 +160,34 @@ def view_deployment(body: Body) -> DeploymentView:
     unplaced = max(away - 1, 0) if manner == "OneByOne" and isinstance(away, int) else 0
     record = (body.get("metadata", {}).get("annotations") or {}).get(names.ROLLOUT, "")
     revision = labels.get(names.LABEL_REVISION, "")
-    return DeploymentView(version_of(body), int(spec.get("replicas", 1)), revision, manner, record, unplaced, _refusal(body))
+    no_pod, no_set = _refusals(body)
+    is_full = USED_UP in no_pod
+    refusal = shorten(no_pod or no_set)
+    size = int(spec.get("replicas", 1))
+    return DeploymentView(version_of(body), size, revision, manner, record, unplaced, refusal, is_full)
 
 
-def _refusal(body: Body) -> str:
+def _refusals(body: Body) -> tuple[str, str]:
+    """Why there can be no pod, and why no ReplicaSet; empty where nothing is refused."""
     conditions: Sequence[Body] = body.get("status", {}).get("conditions") or []
-    failures = [one for one in conditions if (one.get("type"), one.get("status")) == ("ReplicaFailure", "True")]
-    return shorten(failures[0].get("message", "")) if failures else ""
+    told = {(one.get("type"), one.get("status"), one.get("reason")): str(one.get("message", "")) for one in conditions}
+    no_pod = next((text for (kind, status, _), text in told.items() if (kind, status) == ("ReplicaFailure", "True")), "")
+    return no_pod, told.get(("Progressing", "False", "ReplicaSetCreateError"), "")
 
 
 def _key_of(kind: Kind, body: Body) -> Key | None:
-    return owner_key(body) if kind == "pod" else child_key(body)
+    if kind != "pod":
+        return child_key(body)
+    key = owner_key(body)
+    return key if key is None or _is_of(key[1], body) else None
+
+
+def _is_of(inference: str, pod: Body) -> bool:
+    """It is of the Deployment of that name, or of nobody: a pod of a copy of the Deployment has all the labels, too."""
+    metadata = pod.get("metadata", {})
+    makers = [owner for owner in metadata.get("ownerReferences") or [] if owner.get("controller")]
+    own = f"{inference}-{(metadata.get('labels') or {}).get('pod-template-hash', '')}"
+    return all((maker.get("kind"), maker.get("name")) == ("ReplicaSet", own) for maker in makers)
 
 
 def _keep_deployment(children: _Children, body: Body) -> None:
@@ -202,7 +222,7 @@ def _fleet(children: _Children) -> Fleet:
         told.record,
         unplaced=told.unplaced,
         refusal=told.refusal,
-        is_full=USED_UP in told.refusal,
+        is_full=told.is_full,
     )
 
 

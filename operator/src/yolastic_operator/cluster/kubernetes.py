@@ -17,7 +17,7 @@ from yolastic_operator.act import control_token, manifests
 from yolastic_operator.act.control_token import ControlTokens
 from yolastic_operator.act.manifests import Manifest, Surroundings
 from yolastic_operator.cluster.api import ApiError, KubernetesApi
-from yolastic_operator.cluster.base import ClusterError, Event, RefusedError, WorkerError
+from yolastic_operator.cluster.base import NAME_TAKEN, ClusterError, Event, RefusedError, WorkerError
 from yolastic_operator.cluster.cache import FleetCache, version_of
 from yolastic_operator.cluster.control import ControlClient
 from yolastic_operator.cluster.doubt import Doubts
@@ -270,7 +270,7 @@ class KubernetesCluster:
             return live  # also when somebody edited its labels: they are put right
         if any(labels.get(key) != wanted[key] for key in wanted):
             message = f"{manifest['kind']} {manifest['metadata']['name']} exists already and is not of this inference"
-            raise RefusedError("NameTaken", message)
+            raise RefusedError(NAME_TAKEN, message)
         return live
 
     async def _mark(self, ref: Ref, pod: str, cost: int) -> None:

@@ -19,6 +19,7 @@ from yolastic_operator.model import (
 from yolastic_operator.policy import rollout_words
 from yolastic_operator.policy.demand import why_not_fresh
 from yolastic_operator.policy.workers import (
+    MODEL_REASONS,
     count,
     current_revision,
     is_draining,
@@ -32,10 +33,6 @@ TYPES: Final = (
     "Ready", "ModelLoaded", "MemoryBudgetResolved", "MetricsAvailable", "ScalingActive", "ScalingLimited",
     "FallbackActive", "Progressing",
 )  # fmt: skip
-MODEL_REASONS: Final = frozenset(
-    {"DownloadFailed", "ModelNotFound", "ModelUnreadable", "ChecksumMismatch", "UnsupportedModel", "FixedBatch"}
-)
-"""Failures that are the model's, not the worker's or the device's."""
 _MESSAGE_LENGTH: Final = 1024
 
 Status = Literal["True", "False", "Unknown"]

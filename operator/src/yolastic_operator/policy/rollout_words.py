@@ -6,7 +6,7 @@ from typing import Final
 from yolastic_contract.inference import RolloutStrategy
 from yolastic_operator.model import ConditionUpdate, Fleet, Observation, Worker
 from yolastic_operator.policy.rollout import LOST_WAIT_S, PLACE_WAIT_S, STUCK_S, GivenUp, is_last, is_refused_for_quota
-from yolastic_operator.policy.workers import count, is_serving
+from yolastic_operator.policy.workers import MODEL_REASONS, count, is_serving
 
 _PATIENT: Final = "it waits for one, as rollout.strategy RollingUpdate says"
 
@@ -15,13 +15,12 @@ def rolled_back(given_up: GivenUp, observation: Observation) -> list[ConditionUp
     """Conditions of an inference whose spec asks for what was given up."""
     serving = sum(is_serving(view) for view in observation.workers)
     before = f"{count(serving)} of the revision before {'serves' if serving == 1 else 'serve'}"
-    again = "change more of the spec than replicas and autoscaling to try again"
+    again = "change the YoloRuntime or more of the spec than replicas and autoscaling to try again"
     message = f"{before}; the new one did not start and was rolled back, {again}: {given_up.message}"
-    return [
-        ConditionUpdate("Ready", "False", "RolledBack", message),
-        ConditionUpdate("ModelLoaded", "False", given_up.reason, given_up.message),
-        ConditionUpdate("Progressing", "False", "RolledBack", message),
-    ]
+    told = [ConditionUpdate(kind, "False", "RolledBack", message) for kind in ("Ready", "Progressing")]
+    if given_up.reason in MODEL_REASONS:
+        told.append(ConditionUpdate("ModelLoaded", "False", given_up.reason, given_up.message))
+    return told
 
 
 def waits_for(fleet: Fleet, strategy: RolloutStrategy, desired: int, *, for_memory: bool = False) -> str:

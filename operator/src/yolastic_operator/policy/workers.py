@@ -1,9 +1,15 @@
 """Which workers count as what: the groups that every decision shares."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from yolastic_contract.state import WorkerState
 from yolastic_operator.model import Fresh, Missing, Observation, WorkerView
+
+MODEL_REASONS: Final = frozenset(
+    {"DownloadFailed", "ModelNotFound", "ModelUnreadable", "ChecksumMismatch", "UnsupportedModel", "FixedBatch"}
+)
+"""Failures that are the model's, not the worker's or the device's."""
 
 
 def is_draining(view: WorkerView) -> bool:
