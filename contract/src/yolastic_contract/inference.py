@@ -125,8 +125,9 @@ class Autoscaling(Resource):
     one alone would carry less than three quarters of it, or another inference has too few workers and waits for a device. Not on
     shared devices, nor with targetLoadPercent or more."""
     forecast: Literal["Trend", "None"] = "Trend"
-    """Trend: order for the demand there will be when a new worker is ready, where the last minutes show it, and let the
-    scale-down window count twice after demand fell at once; None: neither."""
+    """Trend: order for the demand there will be when a new worker is ready, where the last minutes show it, take demand that
+    has been above the target for a minute for no noise (unless a tolerance is given), and let the scale-down window count
+    twice after demand fell at once; None: none of it."""
     behavior: Behavior | None = None
     """Exactly autoscaling/v2: windows, policies, selectPolicy, tolerance."""
     fallback: Fallback = Fallback()

@@ -378,6 +378,7 @@ def test_an_object_that_goes_before_anything_held_it_is_let_go(scene: Scene, aga
     scene.proxy.fault = lambda method, path: None
     if again:
         eventually("the new one is right", lambda: scene.right(2) and owners(scene.deployment) == uids, TWO_TURNS_S)
+        eventually("it is held", lambda: scene.server.get(scene.path)["metadata"].get("finalizers"))  # tried again within 4 s
     else:
         eventually("its loop has ended", lambda: 'inference="weld"' not in answer_of(metrics, "/metrics"), TWO_TURNS_S)
         scene.remove(f"/apis/apps/v1/namespaces/{scene.namespace}/deployments/weld")  # as the garbage collector does

@@ -12,7 +12,7 @@ from policy_builders import RUNTIME, autoscaled, state, view, with_phase
 from yolastic_operator.model import DemandInterval, Fleet, Fresh, Missing, Observation, PolicyState
 from yolastic_operator.policy.decide import decide
 from yolastic_operator.policy.demand import propose
-from yolastic_operator.policy.forecast import FIRST_LEAD_S, Forecast, counted, forecast, lead_s, remember
+from yolastic_operator.policy.forecast import FIRST_LEAD_S, Forecast, counted, forecast, lead_s, remember, steady
 
 
 def intervals(*rates, seconds=5.0):
@@ -246,6 +246,34 @@ def test_the_larger_proposal_wins(forecast_per_s, in_s, counted_per_s, replicas,
     found = None if forecast_per_s is None else Forecast(forecast_per_s, 160.0, in_s)
     proposal = propose(workers, 2, autoscaled().autoscaling, ahead=found, counted_per_s=counted_per_s)
     assert (proposal.replicas, proposal.reason) == (replicas, reason)
+
+
+@pytest.mark.parametrize(
+    ("steady_per_s", "rules", "replicas", "reason"),
+    [
+        (None, {}, 2, "WithinTolerance"),
+        (159.0, {}, 2, "WithinTolerance"),
+        (162.0, {}, 3, "LoadAboveTarget"),
+        (162.0, {"forecast": "None"}, 2, "WithinTolerance"),
+        (162.0, {"behavior": {"scaleUp": {"tolerance": "0.1"}}}, 2, "WithinTolerance"),  # who gives one means it
+        (162.0, {"behavior": {"scaleDown": {"tolerance": "0.1"}}}, 3, "LoadAboveTarget"),
+    ],
+)
+def test_what_lasts_for_a_minute_is_not_the_noise_that_the_tolerance_is_for(steady_per_s, rules, replicas, reason):
+    workers = [loaded("a", 0.83, 83.0), loaded("b", 0.83, 83.0)]
+    proposal = propose(workers, 2, autoscaled(1, 8, **rules).autoscaling, steady_per_s=steady_per_s)
+    assert (proposal.replicas, proposal.reason) == (replicas, reason)
+    (told,) = [step.text for step in proposal.steps if step.about == "Forecast"]
+    assert told.endswith("demand has been at least 162/s for a minute: 3 workers") == (replicas == 3)
+
+
+def test_what_a_minute_tells_is_its_lesser_half_less_noise():
+    calm, busy = [100.0] * 6, [200.0] * 6
+    assert steady(intervals(*calm, *calm), 60.0) == pytest.approx(100 - 2 * math.sqrt(100 / 30))
+    assert steady(intervals(*calm, *busy), 60.0) == steady(intervals(*busy, *calm), 60.0) == steady(intervals(*calm, *calm), 60.0)
+    assert steady(intervals(*calm), 30.0) is None
+    assert steady(intervals(*calm, *calm), 90.0) is None
+    assert steady(intervals(*[0.0] * 12), 60.0) == 0
 
 
 @pytest.mark.parametrize(

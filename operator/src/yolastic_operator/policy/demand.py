@@ -48,6 +48,7 @@ def propose(
     autoscaling: Autoscaling,
     *,
     ahead: Forecast | None = None,
+    steady_per_s: float | None = None,
     looked: bool = True,
     counted_per_s: float | None = None,
     carried_per_s: float | None = None,
@@ -62,6 +63,7 @@ def propose(
         current: size ordered, starting workers included.
         autoscaling: targets and tolerances.
         ahead: demand to be ready for; the larger of the two proposals wins.
+        steady_per_s: what the demand of a minute was at least, images/s; so does the one for this. None: that is not known.
         looked: False: demand has not been looked at often enough to tell a rise.
         counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
         carried_per_s: the same at its mean, with what was sent to workers that have gone since; nobody shrinks below it.
@@ -83,6 +85,9 @@ def propose(
     later, forecast = figures.later(ahead, twice, looked=looked)
     if ahead is not None and later > size.replicas:
         size = _Size(later, "ForecastAboveTarget", f", {ahead}")
+    if steady_per_s is not None and (needed := figures.lasting(steady_per_s)) > size.replicas:
+        why = f"demand has been at least {steady_per_s:.0f}/s for a minute"
+        size, forecast = _Size(needed, "LoadAboveTarget", f", {why}"), f"{forecast}; {why}: {count(needed)}"
     beside, alone = [], size.replicas
     if size.replicas <= 1:
         size, text = figures.beside_a_lone_one(size, lone, carried_per_s)
@@ -183,6 +188,19 @@ class _Figures:
             tolerance = replace(tolerance, up=0.0)
         replicas = self._with(max(-self._above(ahead.images_per_s), -twice), tolerance)
         return replicas, f"{ahead}: {count(replicas)}"
+
+    def lasting(self, images_per_s: float) -> int:
+        """The size for demand that lasts, 0 where nobody tells a speed: it is not the noise that a tolerance is for.
+
+        Within the tolerance workers would stay too busy for as long as it lasts, and meet the next rise so.
+        """
+        if self.autoscaling.forecast == "None" or self._rates() is None:
+            return 0
+        rules = self.autoscaling.behavior
+        tolerance = tolerances(rules)
+        if rules is None or rules.scale_up is None or rules.scale_up.tolerance is None:  # who gave one of his own means it
+            tolerance = replace(tolerance, up=0.0)
+        return self._with(-self._above(images_per_s), tolerance)
 
     def beside_a_lone_one(self, size: _Size, lone: Lone, carried_per_s: float | None) -> tuple[_Size, str]:
         """The size with a second worker where a single one would be too busy to be alone; and in words."""

@@ -31,6 +31,10 @@ STRAIGHT: Final = 4.0
 """A line explains the counts when they scatter about it as Poisson counts do, within so many standard errors of a variance."""
 FEWEST: Final = 4
 """Intervals that a trend needs."""
+HALF_S: Final = 30.0
+"""Both halves of a minute tell what lasts, seconds."""
+UNCERTAIN: Final = 2.0
+"""Standard errors of a Poisson count by which that is less at most."""
 MOST: Final = 3.0
 """A forecast is at most so many times the present demand."""
 FIRST_LEAD_S: Final = 30.0
@@ -139,6 +143,22 @@ def counted(intervals: Sequence[DemandInterval], now_s: float, certain: float = 
 def mean_per_s(intervals: Sequence[DemandInterval]) -> float:
     """Demand over some intervals, images/s; at least one."""
     return sum(one.images for one in intervals) / sum(one.seconds for one in intervals)
+
+
+def of_a_minute(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
+    """Demand of the lesser half of the last minute, images/s: no burst moves it. None when that is not known."""
+    recent = [one for one in intervals if one.end_s > now_s - 2 * HALF_S]
+    later = [one for one in recent if one.end_s > now_s - HALF_S]
+    earlier = recent[: len(recent) - len(later)]
+    if not earlier or not later or earlier[0].start_s > now_s - 2 * HALF_S or later[-1].end_s < now_s - SHORTEST_S:
+        return None
+    return min(mean_per_s(earlier), mean_per_s(later))
+
+
+def steady(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
+    """What the demand of a minute is at least, noise allowed for, images/s; None when that is not known."""
+    per_s = of_a_minute(intervals, now_s)
+    return None if per_s is None else max(per_s - UNCERTAIN * math.sqrt(per_s / HALF_S), 0.0)
 
 
 def lead_s(observation: Observation) -> float:

@@ -45,6 +45,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         inside,
         autoscaling,
         ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
+        steady_per_s=trend.steady(state.intervals, now_s),
         looked=trend.is_known(state.intervals, now_s),
         counted_per_s=trend.counted(state.intervals, now_s),
         carried_per_s=trend.counted(state.intervals, now_s, certain=0.0),

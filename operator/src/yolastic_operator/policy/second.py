@@ -16,11 +16,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from yolastic_operator.model import DemandInterval, Observation, PolicyState
-from yolastic_operator.policy.forecast import CERTAIN, LOAD_WINDOW_S, SHORTEST_S, WINDOWS, mean_per_s
+from yolastic_operator.policy.forecast import CERTAIN, HALF_S, LOAD_WINDOW_S, SHORTEST_S, WINDOWS, mean_per_s, of_a_minute
 from yolastic_operator.policy.workers import is_leaving, is_serving
 
-HALF_S: Final = 30.0
-"""The demand of both halves of a minute counts, so that no burst orders a worker; seconds."""
 BACK: Final = 0.75
 """The part of the percentage below which one alone is enough again."""
 UNCERTAIN: Final = 2.0
@@ -73,7 +71,7 @@ def lone(state: PolicyState, *, shared: bool, now_s: float, wanted_by: str = "")
         never, gives_up = "the scheduler has no place for a second one", NO_PLACE
     elif state.no_place_s is not None and now_s - state.no_place_s < _retry_s(state.no_places):
         not_now = f"there was no place for one within the last {_retry_s(state.no_places) / 60:.0f} minutes"
-    return Lone(_of_a_minute(state.intervals, now_s), _of_long(state.intervals, now_s), never, gives_up, not_now)
+    return Lone(of_a_minute(state.intervals, now_s), _of_long(state.intervals, now_s), never, gives_up, not_now)
 
 
 def remember(state: PolicyState, observation: Observation, now_s: float, wanted_by: str = "") -> PolicyState:
@@ -150,12 +148,3 @@ def _of_long(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
     if not recent or recent[0].start_s > now_s - 0.9 * LONG_S or recent[-1].end_s < now_s - SHORTEST_S:
         return None
     return mean_per_s(recent)
-
-
-def _of_a_minute(intervals: Sequence[DemandInterval], now_s: float) -> float | None:
-    recent = [one for one in intervals if one.end_s > now_s - 2 * HALF_S]
-    later = [one for one in recent if one.end_s > now_s - HALF_S]
-    earlier = recent[: len(recent) - len(later)]
-    if not earlier or not later or earlier[0].start_s > now_s - 2 * HALF_S or later[-1].end_s < now_s - SHORTEST_S:
-        return None
-    return min(mean_per_s(earlier), mean_per_s(later))
