@@ -27,7 +27,7 @@ _REFUSED_CODE = re.compile(r"\bRefused\(\d{3}, .*\"([a-z]+(?:_[a-z]+)*)\"\)")
 TELLING = (
     "policy/conditions.py", "policy/replicas.py", "policy/demand.py", "policy/fallback.py", "policy/behavior.py",
     "policy/rollout.py",
-    "act/events.py", "cluster/pods.py", "cluster/process.py", "cluster/kubernetes.py", "cluster/local.py", "handlers.py",
+    "act/children.py", "act/events.py", "cluster/base.py", "cluster/pods.py", "cluster/process.py", "cluster/kubernetes.py", "cluster/local.py", "handlers.py",
     "loop.py",
 )  # fmt: skip
 """Where the operator's reasons and events are written."""
