@@ -27,7 +27,8 @@ _REFUSED_CODE = re.compile(r"\bRefused\(\d{3}, .*\"([a-z]+(?:_[a-z]+)*)\"\)")
 TELLING = (
     "policy/conditions.py", "policy/replicas.py", "policy/demand.py", "policy/fallback.py", "policy/behavior.py",
     "policy/rollout.py",
-    "act/children.py", "act/events.py", "cluster/base.py", "cluster/pods.py", "cluster/process.py", "cluster/kubernetes.py", "cluster/local.py", "handlers.py",
+    "act/children.py", "act/events.py",
+    "cluster/base.py", "cluster/pods.py", "cluster/process.py", "cluster/kubernetes.py", "cluster/local.py", "handlers.py",
     "loop.py",
 )  # fmt: skip
 """Where the operator's reasons and events are written."""
@@ -57,8 +58,13 @@ def _words(path: Path) -> Iterator[str]:
     hints = [hint for node in ast.walk(tree) for name in ("annotation", "returns") if (hint := getattr(node, name, None))]
     left_out = {id(part) for hint in hints for part in ast.walk(hint)}
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and id(node) not in left_out and _WORD.fullmatch(str(node.value)):
-            yield str(node.value)
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and id(node) not in left_out
+            and _WORD.fullmatch(node.value)
+        ):
+            yield node.value
 
 
 def _operator_words() -> list[str]:
