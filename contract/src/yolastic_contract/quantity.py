@@ -6,7 +6,8 @@ from typing import Annotated, Final
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-_PATTERN: Final = r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]+))?$"
+# What the API server checks of a field: never negative, and no exponent beyond two digits, which no amount needs.
+_PATTERN: Final = r"^\+?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?[0-9]{1,2}))?$"
 _QUANTITY = re.compile(r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([KMGTPE]i|[numkMGTPE])|[eE]([+-]?[0-9]+))?")
 _MAX_EXPONENT: Final = 100
 _MAX: Final = Decimal(2**63 - 1)
@@ -57,6 +58,8 @@ def _checked(value: object) -> str:
         raise ValueError(f"{value!r} is not a quantity")
     if parse_quantity(value) < 0:
         raise ValueError(f"{value!r} is negative")
+    if re.fullmatch(_PATTERN, str(value)) is None:
+        raise ValueError(f"{value!r} has an exponent that no amount needs")
     return str(value)
 
 

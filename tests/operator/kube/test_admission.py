@@ -188,6 +188,7 @@ def test_what_the_operator_refuses_the_server_does_not_take(api_server: Any, nam
     [
         {"acceleratorMemory": -1},
         {"resources": {"requests": {"cpu": -1}}},
+        {"resources": {"limits": {"cpu": "1e999999999"}}},
         {"acceleratorResource": ""},
         {"acceleratorResource": "bad resource!"},
         {"acceleratorResource": "gpu"},
