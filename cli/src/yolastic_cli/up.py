@@ -54,12 +54,17 @@ def duration(text: str) -> float:
     return float(match[1]) * _UNITS_S[match[2] or "s"]
 
 
+def duration_within(text: str, least: str, most: str) -> float:
+    """Seconds of a duration that is neither shorter nor longer than these."""
+    value_s = duration(text)
+    if not duration(least) <= value_s <= duration(most):
+        raise argparse.ArgumentTypeError(f"{text} is not a time from {least} to {most}")
+    return value_s
+
+
 def turn(text: str) -> float:
     """A duration that a loop can keep."""
-    turn_s = duration(text)
-    if not 0.1 <= turn_s <= 60:
-        raise argparse.ArgumentTypeError(f"{text} is not a time from 100ms to 60s")
-    return turn_s
+    return duration_within(text, "100ms", "60s")
 
 
 def run(arguments: argparse.Namespace) -> int:

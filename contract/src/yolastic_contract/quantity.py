@@ -59,7 +59,7 @@ def _checked(value: object) -> str:
     if parse_quantity(value) < 0:
         raise ValueError(f"{value!r} is negative")
     if re.fullmatch(_PATTERN, str(value)) is None:
-        raise ValueError(f"{value!r} has an exponent that no amount needs")
+        raise ValueError(f"{value!r} is not a quantity without a minus and with at most two digits of an exponent")
     return str(value)
 
 

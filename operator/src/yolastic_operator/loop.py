@@ -242,10 +242,9 @@ class Loop:
             trouble.append(ConditionUpdate("ScalingActive", "False", "ScaleFailed", resized.failure))
         done = written(observation, decision, resized, leased_to)
         rules = facts.spec.autoscaling
-        events = rules and still_counted(previous.autoscaling.scale_events, changes, rules.behavior, facts.now_s)
-        facts = replace(
-            facts, conditions=trouble, changes=changes, scaled=resized.ordered, written=done, scale_events=events or []
-        )
+        before = previous.autoscaling.scale_events
+        events = [] if rules is None else still_counted(before, changes, rules.behavior, facts.now_s)
+        facts = replace(facts, conditions=trouble, changes=changes, scaled=resized.ordered, written=done, scale_events=events)
         status = folding.fold(previous, facts)
         self._tell(observation, decision, status, changes)
         await self._publish(status)

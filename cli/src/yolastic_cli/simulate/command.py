@@ -6,7 +6,7 @@ import sys
 
 from yolastic_cli.errors import CliError
 from yolastic_cli.simulate import own_day
-from yolastic_cli.up import duration
+from yolastic_cli.up import duration_within
 
 SCENARIOS = ("plant", "rush-hours", "spike", "outage")
 FACTORY = "a plant's day with fixed and with elastic batches, sizes planned"
@@ -38,10 +38,7 @@ def seed(text: str) -> int:
 
 def hour(text: str) -> float:
     """Seconds an hour of the day takes."""
-    hour_s = duration(text)
-    if not 2 <= hour_s <= 3600:
-        raise argparse.ArgumentTypeError(f"{text} is not a time from 2s to 1h")
-    return hour_s
+    return duration_within(text, "2s", "1h")
 
 
 def run(arguments: argparse.Namespace) -> int:

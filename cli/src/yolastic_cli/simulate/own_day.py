@@ -8,13 +8,13 @@ from pydantic import ValidationError
 
 from yolastic_cli.errors import CliError
 from yolastic_cli.load import Phase
-from yolastic_cli.simulate.device import Device
-from yolastic_cli.up import duration
+from yolastic_cli.simulate.device import LARGE, Device
+from yolastic_cli.up import duration, duration_within
 from yolastic_contract.inference import Autoscaling
 from yolastic_operator.refusal import describe
 
 OBJECTIVE: Final = "500ms"
-DEVICE: Final = "13ms+12ms"
+DEVICE: Final = f"{LARGE.fixed_s * 1e3:g}ms+{LARGE.per_image_s * 1e3:g}ms"
 START: Final = "40s"
 LONGEST_S: Final = 24 * 3600.0
 MOST_IMAGES: Final = 2_000_000
@@ -68,22 +68,22 @@ def phases(text: str) -> tuple[Phase, ...]:
     return tuple(found)
 
 
-def device(text: str) -> tuple[float, float]:
-    """`13ms+12ms`: seconds of a batch, and of each image in it."""
+def device(text: str) -> Device:
+    """`13ms+12ms`: the time of a batch, and of each image in it."""
     match = _DEVICE.match(text)
     if match is None or not 0.01 <= float(match[2]) <= 10_000 or float(match[1]) > 10_000:
         raise ArgumentTypeError(f"{text} is not a time of a batch and of an image, such as 13ms+12ms")
-    return float(match[1]) / 1e3, float(match[2]) / 1e3
+    return Device(float(match[1]) / 1e3, float(match[2]) / 1e3)
 
 
 def objective(text: str) -> float:
     """A latency in seconds."""
-    return _between(text, 0.001, 60.0, "1ms to 1m")
+    return duration_within(text, "1ms", "1m")
 
 
 def start(text: str) -> float:
     """How long a worker takes to start, seconds."""
-    return _between(text, 1.0, 1800.0, "1s to 30m")
+    return duration_within(text, "1s", "30m")
 
 
 def workers(text: str) -> int:
@@ -121,15 +121,13 @@ def settings(arguments: Namespace) -> dict[str, Any]:
         CliError: a field of `spec.autoscaling` that is not there, a value that it does not take, or an objective that not even
             one image meets.
     """
-    fixed_s, per_image_s = arguments.device or device(DEVICE)
+    on: Device = arguments.device or LARGE
     objective_s = arguments.objective or objective(OBJECTIVE)
-    if objective_s < fixed_s + per_image_s:
-        raise CliError(
-            f"an objective of {objective_s * 1e3:g} ms is less than one image takes, {(fixed_s + per_image_s) * 1e3:g} ms"
-        )
+    if objective_s < on.seconds(1):
+        raise CliError(f"an objective of {objective_s * 1e3:g} ms is less than one image takes, {on.seconds(1) * 1e3:g} ms")
     return {
         "phases": arguments.load,
-        "device": Device(fixed_s, per_image_s),
+        "device": on,
         "objective_s": objective_s,
         "first": arguments.workers or 1,
         "start_s": arguments.start or start(START),
@@ -155,10 +153,3 @@ def _autoscaling(arguments: Namespace) -> dict[str, Any]:
     if found.max_replicas > MOST_WORKERS:
         raise CliError(f"spec.autoscaling.maxReplicas: at most {MOST_WORKERS} workers are simulated")
     return fields
-
-
-def _between(text: str, least: float, most: float, words: str) -> float:
-    value = duration(text)
-    if not least <= value <= most:
-        raise ArgumentTypeError(f"{text} is not a time from {words}")
-    return value

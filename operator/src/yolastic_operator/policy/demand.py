@@ -21,6 +21,10 @@ KEPT_S: Final = 3600.0
 SAMPLE_EVERY_S: Final = 60.0
 
 
+KNOWS_TOO_LITTLE: Final = frozenset({"PartialMetrics", "FleetUnconfirmed"})
+"""Reasons of a size that is held because some do not tell: it is nobody's wish."""
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """What the metrics alone ask for, before windows, rates and bounds."""

@@ -9,7 +9,7 @@ from yolastic_operator.policy import behavior as rules
 from yolastic_operator.policy import fallback
 from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
-from yolastic_operator.policy.demand import Proposal, propose
+from yolastic_operator.policy.demand import KNOWS_TOO_LITTLE, Proposal, propose
 from yolastic_operator.policy.fall import Fall, deepest
 from yolastic_operator.policy.second import GIVES_WAY, NO_PLACE, Lone
 from yolastic_operator.policy.workers import count, is_draining, is_leaving
@@ -148,7 +148,7 @@ def _autoscaled(  # noqa: PLR0917 - one step of a sum
     )
     # What is held for a moment is not wanted: remembered, it would hold the size for a whole window more, and each time anew.
     remembered = proposal.replicas if asked.replicas is None else asked.replicas
-    if asked.reason in {"PartialMetrics", "FleetUnconfirmed"}:
+    if asked.reason in KNOWS_TOO_LITTLE:
         history = rules.remember_hold(history, current, autoscaling.behavior, now_s)
     else:
         history = rules.remember_recommendation(history, remembered, autoscaling.behavior, now_s, asked.reserve)
