@@ -117,7 +117,8 @@ class Autoscaling(Resource):
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
     """Never more workers than this."""
     target_load_percent: Annotated[int, Field(ge=1, le=100)] = 80
-    """Mean load ratio of the workers to aim for: demand over capacity at the batch ceiling."""
+    """Mean load ratio of the workers to aim for: demand over capacity at the batch ceiling. Less, but not less than 50, is aimed
+    for where an objective near the time of a batch leaves no room for it; status.autoscaling.metrics tells."""
     scale_down_load_percent: Annotated[int, Field(ge=1, le=99)] = 65
     """Shrink only if one worker fewer would stay below this."""
     second_worker_load_percent: Annotated[int, Field(ge=1, le=100)] = 20

@@ -213,6 +213,8 @@ class PolicyState:
     """What was ordered when it looked; more than wanted while workers leave."""
     tiers: "Tiers | None" = None
     """What the last turn decided."""
+    full_batch: "FullBatch | None" = None
+    """What a batch at that ceiling takes, noise apart; None: nobody has told yet."""
     granted: "Tiers | None" = None
     """What workers of this revision last said to have been granted."""
     revision: str | None = None
@@ -252,6 +254,14 @@ class Tiers:
 
     base: int
     ceiling: int
+
+
+@dataclass(frozen=True, slots=True)
+class FullBatch:
+    """A batch at the ceiling, and the time it takes."""
+
+    images: int
+    seconds: float
 
 
 CeilingLimit = Literal["Spec", "Memory", "Latency", "Efficiency", "Lease"]
@@ -320,6 +330,8 @@ class ReplicaDecision:
     """So many of `recommended` beyond what the load alone asks for."""
     fewest: int = 0
     """The spec asks for so many whatever the load."""
+    target_percent: int | None = None
+    """The load that was aimed for: `targetLoadPercent`, or less where the objective leaves no room for it."""
     steps: tuple[Step, ...] = ()
     """The sum, step by step."""
 

@@ -12,10 +12,12 @@ from yolastic_contract.behavior import Behavior
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.inference_status import (
     MOST_SCALE_EVENTS,
+    BatchStatus,
     Condition,
     DecisionStatus,
     ExplanationStep,
     InferenceStatus,
+    LatencyStatus,
     ScaleEventStatus,
 )
 from yolastic_contract.runtime import RuntimeSpec
@@ -33,6 +35,7 @@ from yolastic_operator.model import (
     Decision,
     Fleet,
     Fresh,
+    FullBatch,
     Missing,
     Mode,
     Observation,
@@ -514,6 +517,21 @@ def test_which_changes_of_size_a_restart_goes_on_from() -> None:
     assert changes.scale_events(status, now_s=1000.0, wall_s=60.0) == (ScaleEvent(990.0, 2), ScaleEvent(1000.0, -1))
 
 
+@pytest.mark.parametrize(
+    ("ceiling", "fixed_us", "per_image_us", "batch"),
+    [
+        (4, 13_000, 12_000, FullBatch(4, 0.061)), (None, 13_000, 12_000, None), (4, None, None, None), (4, 0, 0, None),
+        (0, 13_000, 12_000, None),
+    ],
+)  # fmt: skip
+def test_what_a_restart_knows_of_the_time_of_a_batch(
+    ceiling: int | None, fixed_us: int | None, per_image_us: int | None, batch: FullBatch | None
+) -> None:
+    latency = LatencyStatus(fixed_microseconds=fixed_us, per_image_microseconds=per_image_us)
+    status = InferenceStatus(batch=BatchStatus(ceiling=ceiling), latency=latency)
+    assert changes.full_batch(status) == batch
+
+
 def scaled(time: str, change: int) -> ScaleEventStatus:
     return ScaleEventStatus(time=time, change=change)
 
@@ -622,7 +640,7 @@ def test_a_load_that_moves_within_noise_keeps_its_number_and_its_words(ratio: fl
     )
 
     def loaded(before: InferenceStatus, load: float) -> InferenceStatus:
-        size = replace(decided().replicas, load_ratio=load, source="Workers")
+        size = replace(decided().replicas, load_ratio=load, source="Workers", target_percent=80)
         said = ConditionUpdate("ScalingActive", "True", "ValidMetrics", f"load ratio {load:.2f} over 2 workers")
         return folded(before, spec=spec, decision=replace(decided(), replicas=size), conditions=[said])
 

@@ -18,7 +18,9 @@ from yolastic_cli.simulate.sizing import Hpa, Oracle, OwnDecision, Sizing
 from yolastic_cli.simulate.worker import WorkerRules
 from yolastic_contract.inference import Autoscaling
 from yolastic_contract.names import buckets_up_to
+from yolastic_operator.model import FullBatch
 from yolastic_operator.policy.ceiling import efficiency_bound, latency_bound
+from yolastic_operator.policy.objective import load_percent
 
 START_S: Final = 40.0
 _STEP_S: Final = 60.0
@@ -148,8 +150,8 @@ def oracle(day: Day) -> Oracle:
     fit, largest = day.device.fit, WorkerRules(day.device).max_batch
     bounds = (latency_bound(fit, day.objective_s), efficiency_bound(fit), largest)
     ceiling = max(bucket for bucket in buckets_up_to(largest) if bucket <= min(bound for bound in bounds if bound is not None))
-    rules = day.rules
-    per_worker_per_s = rules.target_load_percent / 100 * ceiling / fit.at(ceiling)
+    rules, batch = day.rules, FullBatch(ceiling, fit.at(ceiling))
+    per_worker_per_s = load_percent(rules.target_load_percent, batch, day.objective_s) / 100 * ceiling / batch.seconds
     return Oracle(day.phases, per_worker_per_s, day.start_s, minimum=rules.min_replicas, maximum=rules.max_replicas)
 
 

@@ -285,11 +285,11 @@ def _latency(previous: LatencyStatus, decision: CeilingDecision) -> LatencyStatu
 def _autoscaling(previous: AutoscalingStatus, facts: Facts, decision: Decision) -> AutoscalingStatus:
     replicas = decision.replicas
     metrics = []
-    if replicas.load_ratio is not None and replicas.source is not None and facts.spec.autoscaling is not None:
+    if replicas.load_ratio is not None and replicas.source is not None and replicas.target_percent is not None:
         before = next((float(parse_quantity(metric.current)) for metric in previous.metrics), None)
         steady = before is not None and abs(before - replicas.load_ratio) <= LOAD_NOISE
         ratio = before if before is not None and steady else replicas.load_ratio
-        target = f"{facts.spec.autoscaling.target_load_percent * 10}m"
+        target = f"{replicas.target_percent * 10}m"
         metrics = [MetricStatus(name=LOAD_RATIO.name, current=f"{round(ratio * 1000)}m", target=target, source=replicas.source)]
     return AutoscalingStatus(
         recommended_replicas=replicas.recommended,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import CeilingDecision, Decision, Mode, Observation, PolicyState
-from yolastic_operator.policy import demand, explain, forecast, second, victims
+from yolastic_operator.policy import demand, explain, forecast, objective, second, victims
 from yolastic_operator.policy.ceiling import decide_ceiling, granted, hold_ceiling
 from yolastic_operator.policy.conditions import conditions
 from yolastic_operator.policy.replicas import decide_replicas
@@ -33,8 +33,9 @@ def decide(  # noqa: PLR0917 - everything one turn knows
     state = forecast.remember(state, observation, now_s)
     state = second.remember(state, observation, now_s, wanted_by)
     lone = second.lone(state, shared=runtime.shared, now_s=now_s, wanted_by=wanted_by)
-    sized = decide_replicas(observation, spec, state, now_s, lone)
     ceiling = decide_ceiling(observation, spec, runtime, state)
+    state = replace(state, full_batch=objective.remember(state.full_batch, ceiling))
+    sized = decide_replicas(observation, spec, state, now_s, lone)
     mode: Mode = "Active" if spec.autoscaling is None else spec.autoscaling.mode
     state = replace(state, granted=granted(observation, state, mode))
     if mode == "Paused" and ceiling is not None:

@@ -51,6 +51,7 @@ def propose(
     current: int,
     autoscaling: Autoscaling,
     *,
+    why_less: str = "",
     ahead: Forecast | None = None,
     steady_per_s: float | None = None,
     looked: bool = True,
@@ -66,6 +67,7 @@ def propose(
         workers: all of them; draining, failed and terminating ones do not count.
         current: size ordered, starting workers included.
         autoscaling: targets and tolerances.
+        why_less: why the targets are lower than the spec's, in words.
         ahead: demand to be ready for; the larger of the two proposals wins.
         steady_per_s: what the demand of a minute was at least, images/s; so does the one for this. None: that is not known.
         looked: False: demand has not been looked at often enough to tell a rise.
@@ -80,7 +82,7 @@ def propose(
     if asked is None:
         why = no_figures(figures.serving, figures.pods.unready)
         return Proposal(None, "MetricsUnavailable", why, steps=(Step("Load", why),))
-    load = figures.words()
+    load = figures.words(why_less)
     steps = [Step("Load", f"{load}: {count(asked)}")]
     wanted, twice = figures.counted_once(asked, counted_per_s)
     if wanted < asked:
@@ -138,10 +140,10 @@ class _Figures:
         """Where all of them came from, or the lesser of the two."""
         return "Prometheus" if all(view.load_source == "Prometheus" for view, _ in self.fresh) else "Workers"
 
-    def words(self) -> str:
+    def words(self, why_less: str) -> str:
         """The figures in words."""
-        target = self.autoscaling.target_load_percent / 100
-        words = f"load ratio {self.mean:.2f} over {count(len(self.fresh))}, target {target:.2f}"
+        target = f"target {self.autoscaling.target_load_percent / 100:.2f}" + (f" ({why_less})" if why_less else "")
+        words = f"load ratio {self.mean:.2f} over {count(len(self.fresh))}, {target}"
         return f"{words}, {self.pods.unready} starting" if self.pods.unready else words
 
     def asked(self) -> int | None:

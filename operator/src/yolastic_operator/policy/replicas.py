@@ -6,7 +6,7 @@ from typing import Final
 from yolastic_contract.inference import Autoscaling, InferenceSpec
 from yolastic_operator.model import Mode, Observation, PolicyState, ReplicaDecision, Step
 from yolastic_operator.policy import behavior as rules
-from yolastic_operator.policy import fallback
+from yolastic_operator.policy import fallback, objective
 from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import KNOWS_TOO_LITTLE, Proposal, propose
@@ -34,7 +34,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
     """The wanted size. Pure: the history goes in with the state and comes back."""
     if spec.autoscaling is None:
         return Sized(_limited_by_room(_fixed(spec), None, observation), History())
-    autoscaling = spec.autoscaling
+    autoscaling, why_less = objective.within(spec, spec.autoscaling, state.full_batch)
     # Whoever does not act starts each turn from what there is, not from what he would have done.
     acts = autoscaling.mode == "Active"
     current = current_size(observation, state, autoscaling.min_replicas) if acts else _ordered(observation, autoscaling)
@@ -44,6 +44,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         observation.workers,
         inside,
         autoscaling,
+        why_less=why_less,
         ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
         steady_per_s=trend.steady(state.intervals, now_s),
         looked=trend.is_known(state.intervals, now_s),
@@ -231,6 +232,7 @@ def _decision(proposal: Proposal, recommended: int, clamped: Clamped, current: i
         source=proposal.source,
         reserve=proposal.reserve,
         fewest=autoscaling.min_replicas,
+        target_percent=autoscaling.target_load_percent,
         steps=proposal.steps,
     )
     return _noted(decision, "Windows", f"{'; '.join(cuts) or 'nothing cuts it'}: {count(clamped.replicas)} ({within})")
