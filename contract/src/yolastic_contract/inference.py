@@ -117,8 +117,9 @@ class Autoscaling(Resource):
     max_replicas: Annotated[int, Field(ge=1, le=1000)]
     """Never more workers than this."""
     target_load_percent: Annotated[int, Field(ge=1, le=100)] = 80
-    """Mean load ratio of the workers to aim for: demand over capacity at the batch ceiling. Less, but not less than 50, is aimed
-    for where an objective near the time of a batch leaves no room for it; status.autoscaling.metrics tells."""
+    """Mean load ratio of the workers to aim for: demand over capacity at the batch ceiling. Less is aimed for where an
+    objective near the time of a batch leaves no room for it (50 at the least), or where demand swings by more than chance
+    (three quarters of it at the least); status.autoscaling.metrics tells."""
     scale_down_load_percent: Annotated[int, Field(ge=1, le=99)] = 65
     """Shrink only if one worker fewer would stay below this."""
     second_worker_load_percent: Annotated[int, Field(ge=1, le=100)] = 20
@@ -126,9 +127,9 @@ class Autoscaling(Resource):
     one alone would carry less than three quarters of it, or another inference has too few workers and waits for a device. Not on
     shared devices, nor with targetLoadPercent or more."""
     forecast: Literal["Trend", "None"] = "Trend"
-    """Trend: order for the demand there will be when a new worker is ready, where the last minutes show it, take demand that
-    has been above the target for a minute for no noise (unless a tolerance is given), and let the scale-down window count
-    twice after demand fell at once; None: none of it."""
+    """Trend: order for the demand there will be when a new worker is ready, where the last minutes show it, leave room where it
+    swings, take demand that has been above the target for a minute for no noise (unless a tolerance is given), and let the
+    scale-down window count twice after demand fell at once; None: none of it."""
     behavior: Behavior | None = None
     """Exactly autoscaling/v2: windows, policies, selectPolicy, tolerance."""
     fallback: Fallback = Fallback()

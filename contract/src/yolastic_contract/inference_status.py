@@ -107,7 +107,7 @@ class MetricStatus(Resource):
     current: Quantity
     """Its mean over the workers."""
     target: Quantity
-    """The value to aim for: `targetLoadPercent`, or less where the objective leaves no room for that."""
+    """The value to aim for: `targetLoadPercent`, or less where the objective or demand that swings leaves no room for that."""
     source: Literal["Prometheus", "Workers"]
     """Where it was read."""
 

@@ -207,6 +207,8 @@ class PolicyState:
     """Of the workers that were there lately."""
     counted_s: float | None = None
     """When the last interval ended."""
+    swing: float = 0.0
+    """By what share of itself the demand swings beyond chance, noise apart; 0: no more than may be."""
     desired_replicas: int | None = None
     """What the last turn wanted."""
     ordered_replicas: int | None = None
@@ -331,7 +333,7 @@ class ReplicaDecision:
     fewest: int = 0
     """The spec asks for so many whatever the load."""
     target_percent: int | None = None
-    """The load that was aimed for: `targetLoadPercent`, or less where the objective leaves no room for it."""
+    """The load that was aimed for: `targetLoadPercent`, or less (`policy/target.py`)."""
     steps: tuple[Step, ...] = ()
     """The sum, step by step."""
 

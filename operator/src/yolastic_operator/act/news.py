@@ -62,7 +62,7 @@ def _essence(status: InferenceStatus) -> dict[str, Any]:
         if (condition["type"], condition["status"]) == ("MetricsAvailable", "True"):
             condition["reason"] = condition["message"] = "#"  # by Prometheus or by the workers: one late scrape is no news
     for metric in essence["autoscaling"]["metrics"]:
-        metric["current"] = metric["source"] = "#"
+        metric["current"] = metric["target"] = metric["source"] = "#"
     for name in ("recommendedReplicas", "explanation", "explainedTime"):
         essence["autoscaling"].pop(name, None)
     return essence

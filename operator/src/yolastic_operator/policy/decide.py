@@ -5,7 +5,7 @@ from dataclasses import replace
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.runtime import RuntimeSpec
 from yolastic_operator.model import CeilingDecision, Decision, Mode, Observation, PolicyState
-from yolastic_operator.policy import demand, explain, forecast, objective, second, victims
+from yolastic_operator.policy import demand, explain, forecast, objective, second, swing, victims
 from yolastic_operator.policy.ceiling import decide_ceiling, granted, hold_ceiling
 from yolastic_operator.policy.conditions import conditions
 from yolastic_operator.policy.replicas import decide_replicas
@@ -31,6 +31,7 @@ def decide(  # noqa: PLR0917 - everything one turn knows
     """
     state = replace(state, demand=demand.remember(state.demand, demand.sample(observation, now_s), now_s))
     state = forecast.remember(state, observation, now_s)
+    state = replace(state, swing=swing.remember(state.swing, state.intervals))
     state = second.remember(state, observation, now_s, wanted_by)
     lone = second.lone(state, shared=runtime.shared, now_s=now_s, wanted_by=wanted_by)
     ceiling = decide_ceiling(observation, spec, runtime, state)

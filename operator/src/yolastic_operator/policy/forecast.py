@@ -104,18 +104,21 @@ def remember(state: PolicyState, observation: Observation, now_s: float) -> Poli
     return replace(state, intervals=intervals, totals=tuple(totals.values()), counted_s=now_s)
 
 
-def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float) -> Forecast | None:
-    """What to be ready for; None when the demand does not rise beyond its noise."""
+def forecast(intervals: Sequence[DemandInterval], lead_s: float, now_s: float, *, swings: bool = False) -> Forecast | None:
+    """What to be ready for; None when the demand does not rise beyond its noise.
+
+    Where it swings beyond that (`swing.py`), the last half minute tells no rise: what rises along a line shows in more.
+    """
     recent = _within(intervals, WINDOWS[0], now_s)
     if len(recent) < 2 or recent[-1].end_s < now_s - WINDOWS[0].seconds:
         return None
     latest_per_s = recent[-1].per_s
     found = []
-    for window in WINDOWS:
+    for window in WINDOWS[1:] if swings else WINDOWS:
         ahead_per_s = _along_the_line(_within(intervals, window, now_s), window, now_s + lead_s)
         if ahead_per_s is not None and ahead_per_s > latest_per_s:
             found.append(Forecast(min(ahead_per_s, MOST * latest_per_s), latest_per_s, lead_s))
-    if _is_step(recent):
+    if not swings and _is_step(recent):
         last = recent[-1]
         found.append(Forecast(latest_per_s - math.sqrt(last.images) / last.seconds, latest_per_s, 0.0))
     return max(found, key=lambda one: one.images_per_s, default=None)

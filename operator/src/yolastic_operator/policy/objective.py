@@ -11,7 +11,6 @@ less than half a worker's capacity: below that ever more devices buy ever less.
 import math
 from typing import Final
 
-from yolastic_contract.inference import Autoscaling, InferenceSpec
 from yolastic_operator.model import CeilingDecision, FullBatch
 
 LATE: Final = 0.01
@@ -42,20 +41,3 @@ def load_percent(target_percent: int, batch: FullBatch, objective_s: float) -> i
     images = images_beside(batch, objective_s)
     most = 1.0 + math.log(LATE) / (2.0 * images) if images else 0.0
     return min(target_percent, max(math.floor(most * 100), LEAST_PERCENT))
-
-
-def within(spec: InferenceSpec, autoscaling: Autoscaling, batch: FullBatch | None) -> tuple[Autoscaling, str]:
-    """The same with targets that the objective leaves room for, and why they differ, in words; empty: they do not.
-
-    `scaleDownLoadPercent` keeps its distance from the target in proportion. Batches of a fixed size are made for no objective.
-    """
-    if spec.objective is None or batch is None or spec.batching.policy == "Fixed":
-        return autoscaling, ""
-    objective_ms, target = spec.objective.latency_milliseconds, autoscaling.target_load_percent
-    percent = load_percent(target, batch, objective_ms / 1000)
-    if percent == target:
-        return autoscaling, ""
-    down = min(max(autoscaling.scale_down_load_percent * percent // target, 1), percent - 1)
-    beside = f"{images_beside(batch, objective_ms / 1000):.0f} images beside a batch of {batch.images}"
-    why = f"not {target / 100:.2f}, since {objective_ms} ms leave time for {beside}"
-    return autoscaling.model_copy(update={"target_load_percent": percent, "scale_down_load_percent": down}), why

@@ -6,7 +6,7 @@ from typing import Final
 from yolastic_contract.inference import Autoscaling, InferenceSpec
 from yolastic_operator.model import Mode, Observation, PolicyState, ReplicaDecision, Step
 from yolastic_operator.policy import behavior as rules
-from yolastic_operator.policy import fallback, objective
+from yolastic_operator.policy import fallback, target
 from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import KNOWS_TOO_LITTLE, Proposal, propose
@@ -34,7 +34,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
     """The wanted size. Pure: the history goes in with the state and comes back."""
     if spec.autoscaling is None:
         return Sized(_limited_by_room(_fixed(spec), None, observation), History())
-    autoscaling, why_less = objective.within(spec, spec.autoscaling, state.full_batch)
+    autoscaling, why_less = target.aimed_for(spec, spec.autoscaling, state)
     # Whoever does not act starts each turn from what there is, not from what he would have done.
     acts = autoscaling.mode == "Active"
     current = current_size(observation, state, autoscaling.min_replicas) if acts else _ordered(observation, autoscaling)
@@ -45,7 +45,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         inside,
         autoscaling,
         why_less=why_less,
-        ahead=trend.forecast(state.intervals, trend.lead_s(observation), now_s) if autoscaling.forecast == "Trend" else None,
+        ahead=_ahead(observation, autoscaling, state, now_s),
         steady_per_s=trend.steady(state.intervals, now_s),
         looked=trend.is_known(state.intervals, now_s),
         counted_per_s=trend.counted(state.intervals, now_s),
@@ -64,6 +64,12 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
     decision = _in_mode(wish, autoscaling.mode, current)
     history = rules.remember_scale(sized.history, decision.desired - before, autoscaling.behavior, now_s)
     return Sized(decision, history, lost_s, sized.shrink_held_s)
+
+
+def _ahead(observation: Observation, autoscaling: Autoscaling, state: PolicyState, now_s: float) -> trend.Forecast | None:
+    if autoscaling.forecast == "None":
+        return None
+    return trend.forecast(state.intervals, trend.lead_s(observation), now_s, swings=state.swing > 0)
 
 
 def _fallen(state: PolicyState, autoscaling: Autoscaling, now_s: float) -> Fall | None:
