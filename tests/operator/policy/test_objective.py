@@ -112,7 +112,7 @@ def ceiling(images: int, batch_s: float | None) -> CeilingDecision:
     ("told", "kept"),
     [
         (ceiling(4, 0.0625), True), (ceiling(4, 0.0575), True), (ceiling(4, 0.0645), False), (ceiling(4, 0.056), False),
-        (ceiling(8, 0.060), False), (ceiling(4, None), True), (None, True),
+        (ceiling(8, 0.060), False), (ceiling(4, None), True), (ceiling(4, 0.0), True), (None, True),
     ],
 )  # fmt: skip
 def test_a_batch_that_takes_as_long_but_for_noise_takes_as_long(told: CeilingDecision | None, kept: bool) -> None:

@@ -26,6 +26,8 @@ def remember(known: FullBatch | None, ceiling: CeilingDecision | None) -> FullBa
         return known
     images = ceiling.tiers.ceiling
     seconds = ceiling.fixed_s + ceiling.per_image_s * images
+    if seconds <= 0.0:
+        return known
     if known is not None and known.images == images and abs(seconds - known.seconds) <= NOISE * known.seconds:
         return known
     return FullBatch(images, seconds)

@@ -32,20 +32,21 @@ _NORMAL: Final = 0.4549
 
 
 def remember(known: float, intervals: Sequence[DemandInterval]) -> float:
-    """What was known before, unless it is another now; see `swing`."""
+    """What was known before, unless it is clearly another now; see `swing`."""
     now = swing(intervals)
-    return known if abs(now - known) <= SAME else now
+    return known if now is None or abs(now - known) <= SAME else now
 
 
-def swing(intervals: Sequence[DemandInterval]) -> float:
+def swing(intervals: Sequence[DemandInterval]) -> float | None:
     """Standard deviation of a rate beyond a Poisson count's, as a share of it; 0 where none beyond `TOLERATED` is clear.
 
+    None: too few looks tell of images.
     It is that of the bends of its logarithm, which neither a level nor a ramp has, by their median: a step counts for nothing.
     """
     threes = zip(intervals, intervals[LAG:], intervals[2 * LAG :], strict=False)
     known = [three for three in threes if all(one.images for one in three)]
     if len(known) < FEWEST:
-        return 0.0
+        return None
     bends, chance = median(_bend(*three) ** 2 for three in known) / _NORMAL, median(_chance(*three) for three in known)
     found = math.sqrt((bends - chance) / 6) if bends > CLEAR * chance else 0.0  # a bend of independent rates: 1 + 4 + 1 times
     return found if found > TOLERATED else 0.0
