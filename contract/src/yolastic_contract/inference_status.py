@@ -170,6 +170,10 @@ class AutoscalingStatus(Resource):
     """The last five, newest first."""
     scale_events: Annotated[list[ScaleEventStatus], Field(max_length=MOST_SCALE_EVENTS)] = []
     """Changes of size that a rate of `behavior` counted when the last was made, newest first: a restart goes on from them."""
+    objective_load_percent: Annotated[int, Field(ge=1, le=100)] | None = None
+    """The load that the objective leaves room for beside a batch; absent: no worker has told its speed, or there is none."""
+    demand_swing_percent: NonNegativeInt32 | None = None
+    """By how much of itself demand swings beyond chance; absent: no more than a tenth, or it is not known."""
     explained_time: Timestamp | None = None
     """When the explanation was written: it is written again when more than ages and noise changes, at most every 30 s for figures
     alone. A load that moved by less than a quarter is noise."""

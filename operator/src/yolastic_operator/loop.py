@@ -13,7 +13,7 @@ from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import status as folding
 from yolastic_operator.act import workload
 from yolastic_operator.act.ceilings import to_send
-from yolastic_operator.act.changes import Changes, full_batch, gave_up_s, reason_of, scale_events, still_counted, written
+from yolastic_operator.act.changes import Changes, gave_up_s, reason_of, scale_events, still_counted, written
 from yolastic_operator.act.children import Children
 from yolastic_operator.act.complaints import Complaints
 from yolastic_operator.act.effects import Effects, Resized
@@ -148,8 +148,13 @@ class Loop:
             self._changes = Changes(last)
             now_s, wall_s = self._monotonic(), self._wall()
             known = second.no_places(gave_up_s(last, now_s, wall_s))
-            events = scale_events(last, now_s, wall_s)
-            self._policy = replace(known, lost_s=self._lost_s(last), scale_events=events, full_batch=full_batch(last))
+            self._policy = replace(
+                known,
+                lost_s=self._lost_s(last),
+                scale_events=scale_events(last, now_s, wall_s),
+                objective_percent=last.autoscaling.objective_load_percent,
+                swing=(last.autoscaling.demand_swing_percent or 0) / 100,
+            )
         return last
 
     def _lost_s(self, status: InferenceStatus) -> float | None:

@@ -215,8 +215,8 @@ class PolicyState:
     """What was ordered when it looked; more than wanted while workers leave."""
     tiers: "Tiers | None" = None
     """What the last turn decided."""
-    full_batch: "FullBatch | None" = None
-    """What a batch at that ceiling takes, noise apart; None: nobody has told yet."""
+    objective_percent: int | None = None
+    """The load that the objective leaves room for, noise apart; None: there is no objective, or nobody has told yet."""
     granted: "Tiers | None" = None
     """What workers of this revision last said to have been granted."""
     revision: str | None = None
@@ -256,14 +256,6 @@ class Tiers:
 
     base: int
     ceiling: int
-
-
-@dataclass(frozen=True, slots=True)
-class FullBatch:
-    """A batch at the ceiling, and the time it takes."""
-
-    images: int
-    seconds: float
 
 
 CeilingLimit = Literal["Spec", "Memory", "Latency", "Efficiency", "Lease"]

@@ -297,6 +297,43 @@ def test_what_is_counted_anew_after_a_restart_writes_nothing_and_what_stays_unkn
     assert told().startswith("not known")
 
 
+def test_a_restart_aims_for_the_same_load(world: Any) -> None:
+    """Demand swings by a quarter, and a batch of 32 takes 52 ms of 120: without a window a higher target would shrink at once."""
+    elastic = {"minReplicas": 1, "maxReplicas": 20, "behavior": {"scaleDown": {"stabilizationWindowSeconds": 0}}}
+    it = world(objective={"latencyMilliseconds": 120}, autoscaling=elastic)
+    it.cluster.demand_per_s, images, chance = 6.0 * CAPACITY_PER_S, dict[str, float](), random.Random(7)
+
+    def count(name: str, came: float) -> None:
+        images[name] = images.get(name, 0.0) + came
+        told = {"demand_images": round(images[name])}
+        it.cluster.workers[name].state_change = lambda state: state.model_copy(
+            update={"load": state.load.model_copy(update=told)}
+        )
+
+    def counted(seconds: float) -> None:
+        for _ in range(round(seconds / 10)):
+            came = 5 * it.cluster.demand_per_s * max(1 + 0.25 * chance.gauss(0, 1), 0.1)
+            for _ in range(2):
+                for name in it.cluster.workers:
+                    count(name, came / len(it.cluster.workers))
+                it.run(0)  # one turn
+                it.now_s += 5
+
+    counted(900)
+    known = it.status["autoscaling"]
+    swing, target, size = known["demandSwingPercent"], known["metrics"][0]["target"], it.status["desiredReplicas"]
+    assert swing > 15
+    assert target == f"{max(math.floor(80 / (1 + 3 * (swing - 10) / 100)), 60)}0m"
+    for _ in range(3):
+        it.restart()
+        it.run(0)
+        assert it.status["desiredReplicas"] == size
+        assert it.status["autoscaling"]["metrics"][0]["target"] == target
+        assert it.status["autoscaling"]["demandSwingPercent"] == swing
+        assert it.status["autoscaling"]["objectiveLoadPercent"] == known["objectiveLoadPercent"]
+        it.now_s += 5
+
+
 @pytest.mark.parametrize("up", [True, False])
 def test_a_restart_knows_of_more_changes_than_the_status_tells_decisions(world: Any, up: bool) -> None:
     slowly = {"policies": [{"type": "Pods", "value": 8, "periodSeconds": 1800}]}

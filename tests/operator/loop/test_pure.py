@@ -12,12 +12,10 @@ from yolastic_contract.behavior import Behavior
 from yolastic_contract.inference import InferenceSpec
 from yolastic_contract.inference_status import (
     MOST_SCALE_EVENTS,
-    BatchStatus,
     Condition,
     DecisionStatus,
     ExplanationStep,
     InferenceStatus,
-    LatencyStatus,
     ScaleEventStatus,
 )
 from yolastic_contract.runtime import RuntimeSpec
@@ -35,7 +33,6 @@ from yolastic_operator.model import (
     Decision,
     Fleet,
     Fresh,
-    FullBatch,
     Missing,
     Mode,
     Observation,
@@ -411,6 +408,18 @@ def test_numbers_in_messages_are_not_worth_a_write() -> None:
     assert not news.same_but_for_numbers(base, other)
 
 
+def test_another_load_to_aim_for_is_a_number() -> None:
+    def aims(percent: int) -> InferenceStatus:
+        size = replace(decided().replicas, load_ratio=0.5, source="Workers", target_percent=percent)
+        known = PolicyState(objective_percent=percent, swing=percent / 200)
+        return folded(NO_STATUS, decision=replace(decided(), replicas=size, state=known))
+
+    assert [(one.target, one.name) for one in aims(61).autoscaling.metrics] == [("610m", "yolastic_load_ratio")]
+    assert (aims(61).autoscaling.objective_load_percent, aims(61).autoscaling.demand_swing_percent) == (61, 30)
+    assert aims(61) != aims(70)
+    assert news.same_but_for_numbers(aims(61), aims(70))
+
+
 @pytest.mark.parametrize(
     ("before", "now", "same"),
     [
@@ -515,21 +524,6 @@ def test_which_changes_of_size_a_restart_goes_on_from() -> None:
     plain = InferenceStatus()
     status = plain.model_copy(update={"autoscaling": plain.autoscaling.model_copy(update={"scale_events": told})})
     assert changes.scale_events(status, now_s=1000.0, wall_s=60.0) == (ScaleEvent(990.0, 2), ScaleEvent(1000.0, -1))
-
-
-@pytest.mark.parametrize(
-    ("ceiling", "fixed_us", "per_image_us", "batch"),
-    [
-        (4, 13_000, 12_000, FullBatch(4, 0.061)), (None, 13_000, 12_000, None), (4, None, None, None), (4, 0, 0, None),
-        (0, 13_000, 12_000, None),
-    ],
-)  # fmt: skip
-def test_what_a_restart_knows_of_the_time_of_a_batch(
-    ceiling: int | None, fixed_us: int | None, per_image_us: int | None, batch: FullBatch | None
-) -> None:
-    latency = LatencyStatus(fixed_microseconds=fixed_us, per_image_microseconds=per_image_us)
-    status = InferenceStatus(batch=BatchStatus(ceiling=ceiling), latency=latency)
-    assert changes.full_batch(status) == batch
 
 
 def scaled(time: str, change: int) -> ScaleEventStatus:

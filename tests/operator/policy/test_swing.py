@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_builders import RUNTIME, autoscaled, fleet, spec
+from policy_builders import RUNTIME, autoscaled, fleet, spec, state
 from test_forecast import intervals
 
 from yolastic_cli.load import Phase
@@ -15,7 +15,7 @@ from yolastic_cli.simulate.device import LARGE
 from yolastic_cli.simulate.fleet import FleetRules
 from yolastic_cli.simulate.sizing import OwnDecision
 from yolastic_cli.simulate.worker import WorkerRules
-from yolastic_operator.model import DemandInterval, FullBatch, PolicyState
+from yolastic_operator.model import DemandInterval, Observation, PolicyState
 from yolastic_operator.policy import swing
 from yolastic_operator.policy.decide import decide
 from yolastic_operator.policy.forecast import forecast
@@ -59,12 +59,33 @@ def test_chance_ramps_steps_and_silence_are_no_swing(rates: np.ndarray) -> None:
     assert sum(one is not None and one > 0 for one in told) <= 1
 
 
+def test_hours_without_images_tell_of_no_swing() -> None:
+    """It was remembered from the evening, and hid the rise of the next morning."""
+    assert swing.remember(0.3, intervals(*[0.0, 0.2, 0.0] * 20)) == 0.0
+
+
+def test_a_swing_at_the_edge_does_not_come_and_go() -> None:
+    edge = next(came(swinging(200.0, 0.1, seed), seed) for seed in range(100) if edged(came(swinging(200.0, 0.1, seed), seed)))
+    assert swing.remember(0.0, edge) == 0.0
+    assert swing.remember(0.12, edge) == 0.12
+
+
+def edged(demand: tuple[DemandInterval, ...]) -> bool:
+    """More than one that is there ends at, less than one begins with."""
+    return swing.swing(demand[:-1]) == 0.0 and (swing.swing(demand[:-1], swing.STAYS) or 0.0) > 0.0
+
+
+def test_what_a_lying_worker_counts_is_no_error() -> None:
+    assert (swing.swing(tuple(DemandInterval(at, at + 5.0, 10 ** (60 * (at % 4))) for at in range(0, 300, 5))) or 0.0) > 0.0
+
+
 def test_a_few_looks_tell_no_swing() -> None:
     few = 2 * swing.LAG + swing.FEWEST - 1
     told = intervals(*swinging(200.0, 0.4, 7))
     assert swing.swing(told[:few]) is None
     assert (swing.swing(told[: few + 1]) or 0.0) > 0.2
-    assert swing.remember(0.3, told[:few]) == 0.3
+    assert swing.remember(0.3, told[: few + 1]) == 0.3  # the last one does not count
+    assert swing.remember(0.0, told[: few + 2]) > 0.2
     assert swing.swing(()) is None
 
 
@@ -75,7 +96,7 @@ def test_a_few_looks_tell_no_swing() -> None:
 def test_a_swing_that_moves_by_noise_is_the_same(
     known: float, now: float | None, kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swing, "swing", lambda _: now)
+    monkeypatch.setattr(swing, "swing", lambda *_: now)
     assert swing.remember(known, ()) == (known if kept else now)
 
 
@@ -126,20 +147,38 @@ def test_workers_have_room_for_the_peaks_of_a_swing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("by", "batch_s", "percent", "why"),
+    ("by", "room", "percent", "why"),
     [
-        (0.2, 0.061, 61, "demand swings by 20 %"),
-        (0.12, 0.061, 74, "200 ms leave time for 9 images beside a batch of 4"),
-        (0.0, 0.061, 74, "200 ms leave time for 9 images beside a batch of 4"),
-        (0.0, 0.020, 80, ""),
+        (0.2, 74, 61, "demand swings by 20 %"),
+        (0.12, 74, 74, "an objective of 200 ms leaves room for 0.74 beside a batch"),
+        (0.0, 74, 74, "an objective of 200 ms leaves room for 0.74 beside a batch"),
+        (0.0, 80, 80, ""),
+        (0.0, None, 80, ""),
     ],
 )
-def test_the_lower_of_two_reasons_is_told(by: float, batch_s: float, percent: int, why: str) -> None:
+def test_the_lower_of_two_reasons_is_told(by: float, room: int | None, percent: int, why: str) -> None:
     wanted = spec(objective={"latencyMilliseconds": 200}, autoscaling={"maxReplicas": 5})
     assert wanted.autoscaling is not None
-    aimed, told = aimed_for(wanted, wanted.autoscaling, PolicyState(full_batch=FullBatch(4, batch_s), swing=by))
+    aimed, told = aimed_for(wanted, wanted.autoscaling, PolicyState(objective_percent=room, swing=by))
     assert (aimed.target_load_percent, aimed.scale_down_load_percent) == (percent, 65 * percent // 80)
     assert told == (f"not 0.80, since {why}" if why else "")
+
+
+def test_that_a_swing_hides_a_rise_is_told() -> None:
+    """A step of the last look: ordered for where demand is steady."""
+    calm, swings = np.full(LOOKS, 100.0), swinging(100.0, 0.2, seed=3)
+    sizes = []
+    for rates, told in ((calm, "demand has just risen to at least"), (swings, "%: half a minute tells no rise")):
+        decision = decide(with_rates(3, per_s=33.0), autoscaled(), RUNTIME, looked(np.append(rates, 1000.0)), 305.0)
+        assert told in next(step.text for step in decision.explanation if step.about == "Forecast")
+        sizes.append(decision.replicas.desired)
+    assert sizes[0] > sizes[1] == 3
+
+
+def with_rates(size: int, per_s: float) -> Observation:
+    told = state(arrived_per_s=per_s)
+    told = told.model_copy(update={"load": told.load.model_copy(update={"capacity_per_s": 80.0, "demand_images": None})})
+    return fleet([per_s / 80.0] * size, told=told)
 
 
 def test_a_constant_mean_that_swings_moves_the_size_hardly_ever() -> None:

@@ -18,7 +18,6 @@ from yolastic_cli.simulate.sizing import Hpa, Oracle, OwnDecision, Sizing
 from yolastic_cli.simulate.worker import WorkerRules
 from yolastic_contract.inference import Autoscaling
 from yolastic_contract.names import buckets_up_to
-from yolastic_operator.model import FullBatch
 from yolastic_operator.policy.ceiling import efficiency_bound, latency_bound
 from yolastic_operator.policy.objective import load_percent
 
@@ -150,8 +149,9 @@ def oracle(day: Day) -> Oracle:
     fit, largest = day.device.fit, WorkerRules(day.device).max_batch
     bounds = (latency_bound(fit, day.objective_s), efficiency_bound(fit), largest)
     ceiling = max(bucket for bucket in buckets_up_to(largest) if bucket <= min(bound for bound in bounds if bound is not None))
-    rules, batch = day.rules, FullBatch(ceiling, fit.at(ceiling))
-    per_worker_per_s = load_percent(rules.target_load_percent, batch, day.objective_s) / 100 * ceiling / batch.seconds
+    rules = day.rules
+    aimed_percent = min(rules.target_load_percent, load_percent(fit, ceiling, day.objective_s))
+    per_worker_per_s = aimed_percent / 100 * ceiling / fit.at(ceiling)
     return Oracle(day.phases, per_worker_per_s, day.start_s, minimum=rules.min_replicas, maximum=rules.max_replicas)
 
 

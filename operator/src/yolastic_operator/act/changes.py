@@ -11,7 +11,7 @@ from yolastic_contract.state import CeilingGrant
 from yolastic_operator.act import status as folding
 from yolastic_operator.act.ceilings import pending, to_send
 from yolastic_operator.act.effects import Resized
-from yolastic_operator.model import Decision, FullBatch, Observation, ScaleEvent
+from yolastic_operator.model import Decision, Observation, ScaleEvent
 from yolastic_operator.policy.behavior import event_period_s
 from yolastic_operator.policy.second import GIVES_WAY, NO_PLACE
 from yolastic_operator.policy.workers import count
@@ -63,18 +63,6 @@ def _merge_oldest(events: list[ScaleEventStatus]) -> None:
             events[later : later + 2] = [one.model_copy(update={"change": max(min(one.change + other.change, 1000), -1000)})]
             return
     events.pop()
-
-
-def full_batch(status: InferenceStatus) -> FullBatch | None:
-    """What a batch at the ceiling takes, as a status tells; None: it does not. A restart aims for the load aimed for before."""
-    images, fixed_us, per_image_us = (
-        status.batch.ceiling,
-        status.latency.fixed_microseconds,
-        status.latency.per_image_microseconds,
-    )
-    if not images or fixed_us is None or per_image_us is None or fixed_us + per_image_us == 0:
-        return None
-    return FullBatch(images, (fixed_us + per_image_us * images) / 1e6)
 
 
 def gave_up_s(status: InferenceStatus, now_s: float, wall_s: float) -> list[float]:

@@ -63,7 +63,7 @@ def _essence(status: InferenceStatus) -> dict[str, Any]:
             condition["reason"] = condition["message"] = "#"  # by Prometheus or by the workers: one late scrape is no news
     for metric in essence["autoscaling"]["metrics"]:
         metric["current"] = metric["target"] = metric["source"] = "#"
-    for name in ("recommendedReplicas", "explanation", "explainedTime"):
+    for name in ("recommendedReplicas", "objectiveLoadPercent", "demandSwingPercent", "explanation", "explainedTime"):
         essence["autoscaling"].pop(name, None)
     return essence
 

@@ -300,6 +300,8 @@ def _autoscaling(previous: AutoscalingStatus, facts: Facts, decision: Decision) 
         metrics=metrics,
         decisions=[*reversed(facts.changes), *previous.decisions][:KEPT_DECISIONS],
         scale_events=list(facts.scale_events),
+        objective_load_percent=decision.state.objective_percent,
+        demand_swing_percent=round(decision.state.swing * 100) or None,
         explained_time=timestamp(facts.now_s),
         explanation=[_step(step) for step in (*decision.explanation, Step("Written", facts.written))][:MOST_STEPS],
     )

@@ -15,6 +15,8 @@ LEAST_IMAGES_PER_S: Final = 1e-6
 """The least capacity that is one; 0: it is not known. The slowest batch gives hundreds of times as much."""
 MAX_SERIAL: Final = 2.0**53
 """Grants are numbered by milliseconds of Unix time, thousands of times fewer; beyond this JSON's numbers are not exact."""
+MAX_DIGITS: Final = 300
+"""An integer of more is no float."""
 MAX_BYTES: Final = 2.0**63
 """The largest quantity Kubernetes knows: a limit may be declared as that. Sums and products of such are still finite."""
 MAX_BATCH_S: Final = 1800.0
@@ -26,6 +28,8 @@ MAX_BATCH: Final = BUCKETS[-1]
 def implausible(state: WorkerState) -> str | None:
     """Which number of the state cannot be, in words; None when all can."""
     for name, value, upper in _numbers(state):
+        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+            return f"{name} is impossible (more than {MAX_DIGITS} digits)"
         if not math.isfinite(value):
             return f"{name} is not a finite number"
         if value < 0:
@@ -89,7 +93,7 @@ def _numbers(state: WorkerState) -> Iterator[tuple[str, float, float]]:
     yield "load.queue_oldest_age_s", load.queue_oldest_age_s, math.inf
     yield "load.inflight_images", load.inflight_images, MAX_IMAGES_PER_S
     yield "load.busy_ratio", load.busy_ratio, math.inf
-    yield "load.demand_images", load.demand_images or 0, math.inf
+    yield "load.demand_images", load.demand_images or 0, MAX_SERIAL
     yield "memory.limit_bytes", memory.limit_bytes or 0, MAX_BYTES
     yield "memory.device_bytes", memory.device_bytes or 0, MAX_BYTES
     yield "memory.held_images", memory.held_images or 0, MAX_IMAGES_PER_S

@@ -9,6 +9,7 @@ from yolastic_operator.policy import demand, explain, forecast, objective, secon
 from yolastic_operator.policy.ceiling import decide_ceiling, granted, hold_ceiling
 from yolastic_operator.policy.conditions import conditions
 from yolastic_operator.policy.replicas import decide_replicas
+from yolastic_operator.policy.workers import current_revision, known_states
 
 
 def decide(  # noqa: PLR0917 - everything one turn knows
@@ -35,7 +36,8 @@ def decide(  # noqa: PLR0917 - everything one turn knows
     state = second.remember(state, observation, now_s, wanted_by)
     lone = second.lone(state, shared=runtime.shared, now_s=now_s, wanted_by=wanted_by)
     ceiling = decide_ceiling(observation, spec, runtime, state)
-    state = replace(state, full_batch=objective.remember(state.full_batch, ceiling))
+    told = known_states(current_revision(observation))
+    state = replace(state, objective_percent=objective.remember(state.objective_percent, spec, ceiling, told))
     sized = decide_replicas(observation, spec, state, now_s, lone)
     mode: Mode = "Active" if spec.autoscaling is None else spec.autoscaling.mode
     state = replace(state, granted=granted(observation, state, mode))

@@ -55,6 +55,7 @@ def propose(
     ahead: Forecast | None = None,
     steady_per_s: float | None = None,
     looked: bool = True,
+    swings: str = "",
     counted_per_s: float | None = None,
     carried_per_s: float | None = None,
     lone: Lone = UNKNOWN,
@@ -71,6 +72,7 @@ def propose(
         ahead: demand to be ready for; the larger of the two proposals wins.
         steady_per_s: what the demand of a minute was at least, images/s; so does the one for this. None: that is not known.
         looked: False: demand has not been looked at often enough to tell a rise.
+        swings: that it swings, in words: then half a minute of it told none.
         counted_per_s: demand of all workers together, images/s; what their own rates have above it does not count.
         carried_per_s: the same at its mean, with what was sent to workers that have gone since; nobody shrinks below it.
         lone: what counts for a second worker beside a lone one, besides the load.
@@ -88,7 +90,7 @@ def propose(
     if wanted < asked:
         steps.append(Step("Load", f"{twice:.2f} of it is counted twice, by workers that have just come: {count(wanted)}"))
     size, survivors = figures.survivors(wanted, carried_per_s, fallen, unconfirmed)
-    later, forecast = figures.later(ahead, twice, looked=looked)
+    later, forecast = figures.later(ahead, twice, looked=looked, swings=swings)
     if ahead is not None and later > size.replicas:
         size = _Size(later, "ForecastAboveTarget", f", {ahead}")
     if steady_per_s is not None and (needed := figures.lasting(steady_per_s)) > size.replicas:
@@ -182,12 +184,19 @@ class _Figures:
         each, below = total / 1000 / size.replicas, self.autoscaling.scale_down_load_percent / 100
         return size, f"{count(size.replicas)} would carry {each:.2f} each, below {below:.2f}"
 
-    def later(self, ahead: Forecast | None, twice: float, *, looked: bool) -> tuple[int, str]:
+    def later(self, ahead: Forecast | None, twice: float, *, looked: bool, swings: str) -> tuple[int, str]:
         """The size for what is ahead, 0 for nothing; and in words."""
         if self.autoscaling.forecast == "None":
             return 0, "not asked for (forecast: None)"
         if ahead is None:
-            return 0, "demand does not rise beyond its noise" if looked else "not known: demand was counted too few times lately"
+            if not looked:
+                return 0, "not known: demand was counted too few times lately"
+            return (
+                0,
+                f"{swings}: half a minute tells no rise, and minutes show none"
+                if swings
+                else "demand does not rise beyond its noise",
+            )
         tolerance = tolerances(self.autoscaling.behavior)
         if ahead.is_trend:
             # The tolerance is there for noise, and a trend is beyond that: who waits for 10 % more has workers that are too busy.

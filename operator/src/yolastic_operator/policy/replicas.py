@@ -6,7 +6,7 @@ from typing import Final
 from yolastic_contract.inference import Autoscaling, InferenceSpec
 from yolastic_operator.model import Mode, Observation, PolicyState, ReplicaDecision, Step
 from yolastic_operator.policy import behavior as rules
-from yolastic_operator.policy import fallback, target
+from yolastic_operator.policy import fallback, swing, target
 from yolastic_operator.policy import forecast as trend
 from yolastic_operator.policy.behavior import Clamped, History
 from yolastic_operator.policy.demand import KNOWS_TOO_LITTLE, Proposal, propose
@@ -48,6 +48,7 @@ def decide_replicas(observation: Observation, spec: InferenceSpec, state: Policy
         ahead=_ahead(observation, autoscaling, state, now_s),
         steady_per_s=trend.steady(state.intervals, now_s),
         looked=trend.is_known(state.intervals, now_s),
+        swings=swing.words(state.swing) if state.swing else "",
         counted_per_s=trend.counted(state.intervals, now_s),
         carried_per_s=trend.counted(state.intervals, now_s, certain=0.0),
         lone=lone,

@@ -1,9 +1,9 @@
 """How much demand swings beyond chance, and the room that takes. Pure.
 
 Images of many cameras that know nothing of each other come as a Poisson process does. Cameras that wake in groups, and whoever
-sends what has gathered, make rates that go up and down from look to look by more than that. Taken for Poisson noise every other
-swing is a step or a line, which orders workers for nothing, again and again; while a size for the mean has no room for the peaks.
-So where demand swings half a minute tells no rise (`forecast.py`), and less load is aimed for.
+sends what has gathered, make rates that go up and down every ten seconds or more by more than that. Taken for Poisson noise every
+other swing is a step or a line, which orders workers for nothing, again and again; while a size for the mean has no room for the
+peaks. So where demand swings half a minute tells no rise (`forecast.py`), and less load is aimed for.
 """
 
 import math
@@ -19,6 +19,8 @@ FEWEST: Final = 24
 """Bends that tell something: the median of fewer is noise itself."""
 CLEAR: Final = 4.0
 """So many times what chance makes of the bends is no chance."""
+STAYS: Final = 0.7
+"""A swing that is there ends at so much less than one begins with, or one at the edge would come and go."""
 TOLERATED: Final = 0.1
 """By less than this share demand swings within the autoscaler's tolerance."""
 ROOM: Final = 3.0
@@ -32,24 +34,37 @@ _NORMAL: Final = 0.4549
 
 
 def remember(known: float, intervals: Sequence[DemandInterval]) -> float:
-    """What was known before, unless it is clearly another now; see `swing`."""
-    now = swing(intervals)
-    return known if now is None or abs(now - known) <= SAME else now
+    """What was known before, unless it is clearly another now; see `swing`. In whole hundredths, as the status has it.
+
+    The last look is not in it: what it tells of a rise would hide that.
+    """
+    now = swing(intervals[:-1], STAYS if known else 1.0)
+    return known if now is None or abs(now - known) <= SAME else round(now, 2)
 
 
-def swing(intervals: Sequence[DemandInterval]) -> float | None:
+def swing(intervals: Sequence[DemandInterval], part: float = 1.0) -> float | None:
     """Standard deviation of a rate beyond a Poisson count's, as a share of it; 0 where none beyond `TOLERATED` is clear.
 
-    None: too few looks tell of images.
+    None: there are too few looks; but those that tell of no images tell of no swing. `part`: of what makes it clear.
+
     It is that of the bends of its logarithm, which neither a level nor a ramp has, by their median: a step counts for nothing.
     """
-    threes = zip(intervals, intervals[LAG:], intervals[2 * LAG :], strict=False)
+    threes = tuple(zip(intervals, intervals[LAG:], intervals[2 * LAG :], strict=False))
+    if len(threes) < FEWEST:
+        return None
     known = [three for three in threes if all(one.images for one in three)]
     if len(known) < FEWEST:
-        return None
+        return 0.0
     bends, chance = median(_bend(*three) ** 2 for three in known) / _NORMAL, median(_chance(*three) for three in known)
-    found = math.sqrt((bends - chance) / 6) if bends > CLEAR * chance else 0.0  # a bend of independent rates: 1 + 4 + 1 times
-    return found if found > TOLERATED else 0.0
+    found = (
+        math.sqrt((bends - chance) / 6) if bends > part * CLEAR * chance else 0.0
+    )  # a bend of independent rates: 1 + 4 + 1 times
+    return found if found > part * TOLERATED else 0.0
+
+
+def words(swing: float) -> str:
+    """As it is told."""
+    return f"demand swings by {swing * 100:.0f} %"
 
 
 def load_percent(target_percent: int, swing: float) -> int:
@@ -59,7 +74,7 @@ def load_percent(target_percent: int, swing: float) -> int:
 
 
 def _bend(one: DemandInterval, two: DemandInterval, three: DemandInterval) -> float:
-    return math.log(one.per_s * three.per_s / two.per_s**2)
+    return math.log(one.per_s) + math.log(three.per_s) - 2 * math.log(two.per_s)
 
 
 def _chance(one: DemandInterval, two: DemandInterval, three: DemandInterval) -> float:
