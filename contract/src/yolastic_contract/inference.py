@@ -125,7 +125,7 @@ class Autoscaling(Resource):
     second_worker_load_percent: Annotated[int, Field(ge=1, le=100)] = 20
     """A lone worker that carries more than this for a minute gets a second one for rises that nothing tells of; it stays until
     one alone would carry less than three quarters of it, or another inference has too few workers and waits for a device. Not on
-    shared devices, nor with targetLoadPercent or more."""
+    shared devices, nor with the load that is aimed for or more."""
     forecast: Literal["Trend", "None"] = "Trend"
     """Trend: order for the demand there will be when a new worker is ready, where the last minutes show it, leave room where it
     swings, take demand that has been above the target for a minute for no noise (unless a tolerance is given), and let the

@@ -171,7 +171,7 @@ class AutoscalingStatus(Resource):
     scale_events: Annotated[list[ScaleEventStatus], Field(max_length=MOST_SCALE_EVENTS)] = []
     """Changes of size that a rate of `behavior` counted when the last was made, newest first: a restart goes on from them."""
     objective_load_percent: Annotated[int, Field(ge=1, le=100)] | None = None
-    """The load that the objective leaves room for beside a batch; absent: no worker has told its speed, or there is none."""
+    """The load that the objective leaves room for beside a batch; absent: there is no objective, or no speed is known."""
     demand_swing_percent: NonNegativeInt32 | None = None
     """By how much of itself demand swings beyond chance; absent: no more than a tenth, or it is not known."""
     explained_time: Timestamp | None = None

@@ -17,6 +17,7 @@ MAX_SERIAL: Final = 2.0**53
 """Grants are numbered by milliseconds of Unix time, thousands of times fewer; beyond this JSON's numbers are not exact."""
 MAX_DIGITS: Final = 300
 """An integer of more is no float."""
+_NO_FLOAT: Final = 10**MAX_DIGITS
 MAX_BYTES: Final = 2.0**63
 """The largest quantity Kubernetes knows: a limit may be declared as that. Sums and products of such are still finite."""
 MAX_BATCH_S: Final = 1800.0
@@ -28,7 +29,7 @@ MAX_BATCH: Final = BUCKETS[-1]
 def implausible(state: WorkerState) -> str | None:
     """Which number of the state cannot be, in words; None when all can."""
     for name, value, upper in _numbers(state):
-        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+        if isinstance(value, int) and abs(value) >= _NO_FLOAT:
             return f"{name} is impossible (more than {MAX_DIGITS} digits)"
         if not math.isfinite(value):
             return f"{name} is not a finite number"

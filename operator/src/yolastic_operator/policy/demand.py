@@ -191,12 +191,9 @@ class _Figures:
         if ahead is None:
             if not looked:
                 return 0, "not known: demand was counted too few times lately"
-            return (
-                0,
-                f"{swings}: half a minute tells no rise, and minutes show none"
-                if swings
-                else "demand does not rise beyond its noise",
-            )
+            if swings:
+                return 0, f"{swings}: half a minute tells no rise, and minutes show none"
+            return 0, "demand does not rise beyond its noise"
         tolerance = tolerances(self.autoscaling.behavior)
         if ahead.is_trend:
             # The tolerance is there for noise, and a trend is beyond that: who waits for 10 % more has workers that are too busy.

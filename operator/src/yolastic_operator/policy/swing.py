@@ -45,9 +45,8 @@ def remember(known: float, intervals: Sequence[DemandInterval]) -> float:
 def swing(intervals: Sequence[DemandInterval], part: float = 1.0) -> float | None:
     """Standard deviation of a rate beyond a Poisson count's, as a share of it; 0 where none beyond `TOLERATED` is clear.
 
-    None: there are too few looks; but those that tell of no images tell of no swing. `part`: of what makes it clear.
-
     It is that of the bends of its logarithm, which neither a level nor a ramp has, by their median: a step counts for nothing.
+    None: there are too few looks; but those that tell of no images tell of no swing. `part`: of what makes it clear.
     """
     threes = tuple(zip(intervals, intervals[LAG:], intervals[2 * LAG :], strict=False))
     if len(threes) < FEWEST:
@@ -56,9 +55,9 @@ def swing(intervals: Sequence[DemandInterval], part: float = 1.0) -> float | Non
     if len(known) < FEWEST:
         return 0.0
     bends, chance = median(_bend(*three) ** 2 for three in known) / _NORMAL, median(_chance(*three) for three in known)
-    found = (
-        math.sqrt((bends - chance) / 6) if bends > part * CLEAR * chance else 0.0
-    )  # a bend of independent rates: 1 + 4 + 1 times
+    if bends <= part * CLEAR * chance:
+        return 0.0
+    found = math.sqrt((bends - chance) / 6)  # of three independent rates a bend has the variance of 1 + 4 + 1
     return found if found > part * TOLERATED else 0.0
 
 
